@@ -1,0 +1,1 @@
+"""Site profiles, sbatch scripts and a real test cluster on one machine."""
