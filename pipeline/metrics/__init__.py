@@ -1,0 +1,1 @@
+"""Scorers: numbers from finished units, recomputable without the GPU run."""

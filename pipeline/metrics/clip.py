@@ -1,0 +1,81 @@
+"""CLIP through open_clip: image and text embeddings. B images or texts, D channels of the joint space."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+
+from .random_weights import RANDOM, fill_randomly
+
+ARCHITECTURE = "ViT-B-32-quickgelu"  # OpenAI's ViT-B/32 was trained with QuickGELU
+# A miniature for smoke runs: CLIP's own code, tokenizer and preprocessing; always random weights.
+TINY = {
+    "embed_dim": 64,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+}
+
+
+class ClipEmbedder:
+    """Unit-norm CLIP embeddings, fp32.
+
+    weights  a safetensors file for ARCHITECTURE; None: seeded random weights
+    tiny     the miniature instead of ViT-B/32
+    """
+
+    name = "clip"
+
+    def __init__(self, weights: Path | None, sha256: str | None = None, device: str = "cpu", batch: int = 64,
+                 tiny: bool = False):
+        with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
+            self.model = _build(weights, tiny)
+        self.model.eval().requires_grad_(False).to(device)
+        self.preprocess = open_clip.transform.image_transform_v2(
+            open_clip.transform.PreprocessCfg(**self.model.visual.preprocess_cfg), is_train=False)
+        self.tokenize = open_clip.get_tokenizer(ARCHITECTURE)
+        self.device, self.batch = device, batch
+        self.protocol = {
+            "embedder": "clip: a miniature with two layers" if tiny else f"clip {ARCHITECTURE} (OpenAI)",
+            "library": f"open_clip_torch {version('open_clip_torch')}",
+            "weights": sha256 if weights else RANDOM,
+            "preprocessing": f"bicubic {self.model.visual.image_size[0]}, centre crop, CLIP mean and std",
+        }
+        self._texts: dict[str, np.ndarray] = {}
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """(B, D) float32, unit norm."""
+        parts = []
+        for start in range(0, len(images), self.batch):
+            pixels = torch.stack([self.preprocess(image) for image in images[start:start + self.batch]])  # B 3 h w
+            parts.append(self.model.encode_image(pixels.to(self.device), normalize=True).cpu().numpy())
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(B, D) float32, unit norm. Texts over 77 tokens are cut, as CLIPScore does. Each text is embedded once."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        for start in range(0, len(new), self.batch):
+            part = new[start:start + self.batch]
+            vectors = self.model.encode_text(self.tokenize(part).to(self.device), normalize=True).cpu().numpy()
+            self._texts.update(zip(part, vectors))
+        return np.stack([self._texts[text] for text in texts])
+
+
+def _build(weights: Path | None, tiny: bool) -> torch.nn.Module:
+    if weights is not None:
+        return open_clip.create_model(ARCHITECTURE, pretrained=str(weights))
+    if tiny:
+        model = open_clip.CLIP(**TINY)
+        preprocess = open_clip.transform.PreprocessCfg(size=TINY["vision_cfg"]["image_size"])
+        open_clip.model.set_model_preprocess_cfg(model, asdict(preprocess))
+    else:
+        model = open_clip.create_model(ARCHITECTURE, load_weights=False)
+    fill_randomly(model)
+    return model
