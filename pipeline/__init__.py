@@ -10,7 +10,7 @@ _WHERE = {
     "InputError": "strict",
     "PromptSet": "promptset",
     "load_model": "models", "Model": "models",
-    "generate": "generate",
+    "generate": "generation",
     "sample": "sampler", "Conditioning": "sampler",
 }
 

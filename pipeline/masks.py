@@ -23,7 +23,7 @@ class SubjectMasks:
         self.map_size = (height // 4, width // 4)
         self.mask_sizes = [(height // 4, width // 4), (height // 2, width // 2)]
         self.maps: deque[torch.Tensor] = deque(maxlen=LAST_STEPS)
-        self.masks: dict[int, torch.Tensor] = {}     # tokens -> (B, tokens) bool, undropped
+        self._masks: dict[int, torch.Tensor] = {}
         self._sum = torch.zeros(*self.subject.shape, self.map_size[0] * self.map_size[1], device=device)
         self._layers = 0
 
@@ -39,21 +39,27 @@ class SubjectMasks:
         self._layers += 1
 
     def end_step(self, calls: int) -> None:
-        """Close a step that took `calls` UNet calls and remake the masks at every resolution."""
+        """Close a step that took `calls` UNet calls: its map joins the average, and the masks are new."""
         self.maps.append(self._sum * (calls / self._layers))                  # (B, S, T): mean over layers
         self._sum = torch.zeros_like(self._sum)
         self._layers = 0
-        mean = torch.stack(list(self.maps)).mean(0).unflatten(-1, self.map_size)
-        for size in self.mask_sizes:
-            resized = F.interpolate(mean, size=size, mode="bilinear", align_corners=False).flatten(2)
-            self.masks[size[0] * size[1]] = (resized > otsu(resized)[..., None]).any(1)
+        self._masks.clear()
+
+    def masks(self) -> dict[int, torch.Tensor]:
+        """The undropped masks after the last step, at each resolution: tokens -> (B, tokens) bool."""
+        if not self._masks:
+            mean = torch.stack(list(self.maps)).mean(0).unflatten(-1, self.map_size)
+            for size in self.mask_sizes:
+                resized = F.interpolate(mean, size=size, mode="bilinear", align_corners=False).flatten(2)
+                self._masks[size[0] * size[1]] = (resized > otsu(resized)[..., None]).any(1)
+        return self._masks
 
     def dropped(self, images: list[int], dropout: float, seed: int, step: int) -> dict[int, torch.Tensor]:
         """The masks of `images` after mask dropout at `step`: tokens -> (len(images), tokens) bool."""
         if not dropout:
-            return {tokens: mask[images] for tokens, mask in self.masks.items()}
+            return {tokens: mask[images] for tokens, mask in self.masks().items()}
         kept = {}
-        for tokens, mask in self.masks.items():
+        for tokens, mask in self.masks().items():
             draws = torch.stack([noise.keep_draws(seed, i, step, tokens) for i in images])
             kept[tokens] = mask[images] & (draws >= dropout).to(mask.device, non_blocking=True)
         return kept

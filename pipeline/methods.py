@@ -80,10 +80,6 @@ class Method(Strict):
             raise ValueError("; ".join(broken))
         return self
 
-    @property
-    def needs_masks(self) -> bool:
-        return self.extended_attention == "masked" or self.feature_injection
-
     def switches(self) -> dict:
         """What changes pixels, without what is off: stable when a new switch is added."""
         return self.model_dump(exclude_defaults=True)

@@ -67,11 +67,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Sample:
-    """latents (B, C, H, W) float32; masks (B, H/2 · W/2) the final undropped subject masks, or None; of the first
-    pass: latents, masks and correspondences; counters of the spectral filter."""
+    """latents (B, C, H, W) float32; masks (B, H/2 · W/2) bool, the final undropped subject masks; counters of the
+    spectral filter; with feature injection the first pass and its correspondences; the DIFT features it kept."""
 
     latents: Tensor
-    masks: Tensor | None
+    masks: Tensor
     counters: dict[str, int]
     first_pass: "Sample | None" = None
     correspondences: Correspondences | None = None
@@ -108,8 +108,7 @@ def denoise(unet, scheduler, conditioning, call: Call, latents, *, steps, guidan
     timesteps = scheduler.timesteps.to(unet.device)
     latents = latents.to(unet.device, torch.float32) * scheduler.init_noise_sigma
     call.bank = SpectralBank(call.method.filter_k, call.method.filter_v, exact=exact)
-    call.masks = SubjectMasks(conditioning.subject_tokens, *latents.shape[-2:], unet.device) \
-        if call.method.needs_masks else None
+    call.masks = SubjectMasks(conditioning.subject_tokens, *latents.shape[-2:], unet.device)
     groups = row_groups(call.method, len(latents), micro_batch)
     features_at = int((scheduler.timesteps - injection.TIMESTEP).abs().argmin()) if matches is None else None
     features: list[Tensor] = []
@@ -124,10 +123,9 @@ def denoise(unet, scheduler, conditioning, call: Call, latents, *, steps, guidan
         halves = torch.cat(predictions, dim=1).float()                                   # (halves, B, C, H, W)
         noise_pred = halves[-1] if call.halves == 1 else halves[0] + guidance * (halves[1] - halves[0])
         latents = scheduler.step(noise_pred, t, latents, **stochastic(scheduler, call, step, len(latents))).prev_sample
-        if call.masks is not None:
-            call.masks.end_step(calls=len(groups))
+        call.masks.end_step(calls=len(groups))
         on_step(Step(0 if matches is None else 1, step, steps, noise_pred, latents))
-    masks = call.masks and call.masks.masks[latents.shape[-2] * latents.shape[-1] // 4]
+    masks = call.masks.masks()[latents.shape[-2] * latents.shape[-1] // 4]
     return Sample(latents, masks, call.bank.counters(), features=torch.cat(features) if features else None)
 
 
@@ -216,12 +214,11 @@ def processors(unet, call: Call):
     for name, module in unet.named_modules():
         block = name.split(".")[0]
         if name.endswith("attn1") and block in ("down_blocks", "up_blocks"):
-            extends = block == "up_blocks" and method.extended_attention != "off" or \
-                block == "up_blocks" and method.query_blending
+            extends = block == "up_blocks" and (method.extended_attention != "off" or method.query_blending)
             if extends or method.feature_injection:
                 yield module, ExtendedSelfAttention(layer, extends, call)
             layer += 1
-        elif name.endswith("attn2") and method.needs_masks:
+        elif name.endswith("attn2"):
             yield module, RecordingCrossAttention(call)
 
 

@@ -1,0 +1,83 @@
+"""What is to be studied: prompt sets, methods, seeds, model and setting, read from a YAML file."""
+
+from importlib import resources
+from pathlib import Path
+
+from svdstory.pipeline.methods import Method, MethodEntry, expand, shipped_entries
+from svdstory.pipeline.promptset import PromptSet, find_sets
+from svdstory.pipeline.strict import InputError, Strict, nearest, parse, read_yaml
+
+
+class NewMethod(MethodEntry):
+    """A method of the experiment's own, in the words of methods.yaml."""
+
+    name: str
+
+
+class Experiment(Strict):
+    """An experiment file. Unset seeds are each set's own; unset steps and size the model's own.
+
+    sets: groups (good, bad), names or paths of YAML files. methods: names of methods.yaml, or entries with a name.
+    size: (width, height) in pixels. scorers: what `score` measures.
+    """
+
+    about: str = ""
+    sets: tuple[str, ...]
+    methods: tuple[str | NewMethod, ...]
+    model: str = "sdxl"
+    seeds: tuple[int, ...] | None = None
+    steps: int | None = None
+    size: tuple[int, int] | None = None
+    guidance: float = 5.0
+    scheduler: str = "ddim"
+    scorers: tuple[str, ...] = ("clipscore",)
+
+
+def shipped_experiments() -> dict[str, Path]:
+    folder = Path(str(resources.files("svdstory.jobs.experiments")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_experiment(wanted: str) -> Path:
+    """The file of a shipped experiment, or of a path. Raises InputError with the nearest known name."""
+    if Path(wanted).suffix in (".yaml", ".yml"):
+        if Path(wanted).is_file():
+            return Path(wanted)
+        raise InputError(f"experiment {wanted}: there is no such file in {Path.cwd()}.")
+    shipped = shipped_experiments()
+    if wanted not in shipped:
+        raise InputError(f"unknown experiment {wanted!r}{nearest(wanted, list(shipped))}. "
+                         f"Known: {', '.join(shipped)}; or give the path of a YAML file.")
+    return shipped[wanted]
+
+
+def read_experiment(path: Path, **changes) -> Experiment:
+    """The experiment with `changes` (those that are not None) over what the file says."""
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: got {type(content).__name__}, expected a mapping with sets, methods and model.")
+    return parse(Experiment, {**content, **{k: v for k, v in changes.items() if v is not None}}, str(path))
+
+
+def read_prompt_sets(experiment: Experiment, near: Path) -> dict[str, PromptSet]:
+    """The experiment's sets by name. Raises InputError for two different sets of one name."""
+    sets: dict[str, PromptSet] = {}
+    for wanted in experiment.sets:
+        for found in find_sets(wanted, near):
+            if sets.setdefault(found.name, found) != found:
+                raise InputError(f"two different prompt sets are called {found.name!r} (one from {wanted!r}). "
+                                 "Rename one of the files.")
+    return sets
+
+
+def read_methods(experiment: Experiment) -> dict[str, Method]:
+    """The experiment's methods by name, sweeps expanded. Raises InputError for unknown or impossible ones."""
+    own = {m.name: MethodEntry(**m.model_dump(exclude={"name"})) for m in experiment.methods if not isinstance(m, str)}
+    clash = set(own) & set(shipped_entries())
+    if clash:
+        raise InputError(f"the method name {sorted(clash)[0]!r} is taken by svdstory's own. Choose another name.")
+    entries = {**shipped_entries(), **own}
+    methods: dict[str, Method] = {}
+    for method in experiment.methods:
+        methods |= expand(method if isinstance(method, str) else method.name, entries)
+    return methods
