@@ -30,7 +30,8 @@ class PromptSet(Strict):
     @field_validator("concept", "settings", "seeds", mode="before")
     @classmethod
     def _one_is_a_list_of_one(cls, value):
-        return [value] if isinstance(value, (str, int)) else value
+        value = [value] if isinstance(value, (str, int)) else value
+        return tuple(value) if isinstance(value, list) else value      # strict: no list where a tuple stands
 
     @model_validator(mode="after")
     def _concept_in_subject(self):
