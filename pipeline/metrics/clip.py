@@ -10,7 +10,8 @@ import open_clip
 import torch
 from PIL import Image
 
-from .random_weights import RANDOM, fill_randomly
+from .random_weights import fill_randomly
+from .scorer import RANDOM
 
 ARCHITECTURE = "ViT-B-32-quickgelu"  # OpenAI's ViT-B/32 was trained with QuickGELU
 # A miniature for smoke runs: CLIP's own code, tokenizer and preprocessing; always random weights.

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from .cache import EmbeddingCache
+from .names import Fill
 from .scorer import Embedder, UnitImages, Values, rounded
-from .views import FILLS, Fill, subject_only, whole
+from .views import FILLS, subject_only, whole
 
 
 def pairwise_cosines(embeddings: np.ndarray) -> np.ndarray:

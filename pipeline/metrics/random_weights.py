@@ -5,8 +5,6 @@ import hashlib
 import torch
 from torch import nn
 
-RANDOM = "random (no weights staged)"
-
 
 @torch.no_grad()
 def fill_randomly(model: nn.Module, seed: int = 0) -> None:

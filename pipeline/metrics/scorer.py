@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 Values = dict[str, float | list[float]]
+RANDOM = "random (no weights staged)"  # stands in a protocol for the weights' sha256
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class UnitImages:
     subject  the subject's words ("a blue bus")
     masks    (B, h, w) bool: where the subject is, at half the latent's resolution; None where none were stored
     hashes   B sha256 of the images, which key cached embeddings; of the pixels where not given
+    content  the prompt set (style, subject, concept, settings), for scorers that know the truth about it
     """
 
     images: Sequence[Image.Image]
@@ -27,6 +29,7 @@ class UnitImages:
     subject: str
     masks: np.ndarray | None = None
     hashes: Sequence[str] = field(default=())
+    content: dict | None = None
 
     def __post_init__(self):
         count = len(self.images)

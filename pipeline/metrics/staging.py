@@ -18,7 +18,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..strict import InputError, nearest
+from ..strict import InputError
+from .names import parts
 
 CLIP_REPOSITORY = "timm/vit_base_patch32_clip_224.openai"
 CLIP_REVISION = "ab5b8ef490e86faa07d3523926b842c765de1de5"
@@ -66,15 +67,6 @@ DREAMSIM_FILES = {
     "clip_vitb32": _dreamsim("clip_vitb32", ["clip_vitb32_pretrain.pth.tar"]),
     "open_clip_vitb32": _dreamsim("open_clip_vitb32", ["open_clip_vitb32_pretrain.pth.tar"]),
 }
-FILES = {
-    "clipscore": CLIP_FILES,
-    "clip-i": CLIP_FILES,
-    "dreamsim": DREAMSIM_FILES["ensemble"],
-    **{f"dreamsim:{kind}": files for kind, files in DREAMSIM_FILES.items()},
-    "background": DREAMSIM_FILES["ensemble"],
-    **{f"background:{kind}": files for kind, files in DREAMSIM_FILES.items()},
-    "layout": DINO_FILES,
-}
 
 
 def default_folder() -> Path:
@@ -83,12 +75,9 @@ def default_folder() -> Path:
 
 
 def files_of(name: str) -> list[WeightFile]:
-    """The files that a scorer needs; none for those that ship their weights or have none. Raises InputError."""
-    if name.endswith(":tiny"):
-        return []
-    if name not in FILES:
-        raise InputError(f"unknown scorer {name!r}{nearest(name, list(FILES))}. Known: {', '.join(FILES)}.")
-    return FILES[name]
+    """The files that a scorer needs; none for the miniatures. Raises InputError for an unknown scorer."""
+    _, backbone, _ = parts(name)
+    return {"tiny": [], "clip": CLIP_FILES, "dino": DINO_FILES, **DREAMSIM_FILES}[backbone]
 
 
 def missing(name: str, folder: Path) -> list[WeightFile]:

@@ -5,14 +5,13 @@ What is left out is filled with noise (seeded by the image) or a flat grey. B im
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
+from .names import Fill
 from .scorer import UnitImages
 
-Fill = Literal["noise", "flat"]
 FILLS = {
     "noise": "uniform noise seeded by the image, as DreamSim's authors and ConsiStory's do",
     "flat": "flat grey (128, 128, 128)",

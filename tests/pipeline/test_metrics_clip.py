@@ -11,9 +11,9 @@ from svdstory.pipeline.metrics import staging
 from svdstory.pipeline.metrics.cache import EmbeddingCache
 from svdstory.pipeline.metrics.clip import ARCHITECTURE
 from svdstory.pipeline.metrics.consistency import Consistency
-from svdstory.pipeline.metrics.random_weights import RANDOM, fill_randomly
+from svdstory.pipeline.metrics.random_weights import fill_randomly
 from svdstory.pipeline.metrics.registry import load_scorer
-from svdstory.pipeline.metrics.scorer import UnitImages
+from svdstory.pipeline.metrics.scorer import RANDOM, UnitImages
 from svdstory.pipeline.strict import InputError
 
 PROMPTS = ["A photo of a blue bus in the desert", "A photo of a blue bus driving down the street"]

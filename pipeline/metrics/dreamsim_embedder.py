@@ -1,0 +1,80 @@
+"""DreamSim (Fu et al., arXiv 2306.09344) through its own package, from staged files alone.
+
+`dreamsim.dreamsim` reads everything below one `cache_dir` and sends DINO's architecture through torch.hub. It is given
+a temporary folder: links to the staged weights, and a hub entry of ours in place of the code it would download.
+"""
+
+import contextlib
+import io
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from dreamsim import dreamsim
+from PIL import Image
+
+from ..strict import InputError
+
+HUB_ENTRY = "facebookresearch_dino_main"
+HUB_CODE = f"from {__package__}.dino import dino_vitb16\n"
+
+
+class DreamSimEmbedder:
+    """DreamSim's normalised embeddings, fp32: its distance is 1 - cos of two of them.
+
+    folder  where the release's files lie (`.../dreamsim`)
+    kind    ensemble, dino_vitb16, clip_vitb32 or open_clip_vitb32
+    sha256  of the weights, or the mark of random ones
+    """
+
+    name = "dreamsim"
+
+    def __init__(self, kind: str, folder: Path, sha256: str, device: str = "cpu", batch: int = 64):
+        self.model, self.preprocess = _load(kind, folder, device)
+        self.device, self.batch = device, batch
+        self.protocol = {
+            "embedder": f"dreamsim {kind}",
+            "library": f"dreamsim {version('dreamsim')}, peft {version('peft')}",
+            "weights": sha256,
+            "preprocessing": "bicubic 224 × 224 without crop, each backbone's mean and std",
+        }
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """(B, D) float32, zero mean and unit norm; D = 1792 for the ensemble."""
+        parts = []
+        for start in range(0, len(images), self.batch):
+            pixels = torch.cat([self.preprocess(image) for image in images[start:start + self.batch]])  # B 3 224 224
+            parts.append(self.model.embed(pixels.to(self.device)).cpu().numpy())
+        return np.concatenate(parts)
+
+
+def _load(kind: str, folder: Path, device: str):
+    with torch.random.fork_rng(devices=[]), offline_hub(folder) as cache, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside dreamsim, and peft on a model that it has seen before
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            model, preprocess = dreamsim(pretrained=True, device=device, cache_dir=str(cache), dreamsim_type=kind)
+    idle = [name for name, tensor in model.state_dict().items() if "lora_B" in name and not tensor.any()]
+    if idle:  # B starts at zero: peft skips keys that it doesn't know without a word
+        raise InputError(f"DreamSim's adapter in {folder} was not applied to {len(idle)} layers (the first: {idle[0]}). "
+                         f"The file doesn't fit dreamsim {version('dreamsim')} with peft {version('peft')}.")
+    return model, preprocess
+
+
+@contextlib.contextmanager
+def offline_hub(folder: Path) -> Iterator[Path]:
+    """A temporary folder that dreamsim and torch.hub take for a filled cache. torch.hub's own setting is put back."""
+    before = torch.hub.get_dir()
+    with tempfile.TemporaryDirectory(prefix="svdstory-dreamsim-") as place:
+        for item in folder.resolve().iterdir():
+            (Path(place) / item.name).symlink_to(item)
+        (Path(place) / HUB_ENTRY).mkdir()
+        (Path(place) / HUB_ENTRY / "hubconf.py").write_text(HUB_CODE, encoding="utf-8")
+        try:
+            yield Path(place)
+        finally:
+            torch.hub.set_dir(before)

@@ -1,0 +1,32 @@
+"""The names of scorers: `family[:backbone][+flat]`.
+
+`+flat`: the part of an image that is left out is flat grey, where it is seeded noise otherwise.
+"""
+
+from typing import Literal
+
+from ..strict import InputError, nearest
+
+Fill = Literal["noise", "flat"]
+DREAMSIM = ("ensemble", "dino_vitb16", "clip_vitb32", "open_clip_vitb32")
+BACKBONES = {  # the first is the default; tiny is a miniature with random weights, for smoke runs
+    "clipscore": ("clip", "tiny"),
+    "clip-i": ("clip", "tiny"),
+    "dreamsim": DREAMSIM,
+    "background": (*DREAMSIM, "clip", "tiny"),
+    "layout": ("dino", "tiny"),
+}
+FILLED = ("clip-i", "dreamsim", "background")
+NAMES = tuple(family if backbone == kinds[0] else f"{family}:{backbone}"
+              for family, kinds in BACKBONES.items() for backbone in kinds)
+
+
+def parts(name: str) -> tuple[str, str, Fill]:
+    """Family, backbone and fill of a scorer's name. Raises InputError with the nearest known name."""
+    plain, plus, fill = name.partition("+")
+    family, colon, backbone = plain.partition(":")
+    known = family in BACKBONES and (not colon or backbone in BACKBONES[family])
+    if not known or (plus and (fill != "flat" or family not in FILLED)):
+        raise InputError(f"unknown scorer {name!r}{nearest(name, list(NAMES))}. Known: {', '.join(NAMES)}; "
+                         f"{', '.join(FILLED)} also with +flat (grey in place of noise).")
+    return family, backbone or BACKBONES[family][0], "flat" if plus else "noise"

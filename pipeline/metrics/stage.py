@@ -1,0 +1,152 @@
+"""Scoring a run: every finished unit that lacks a scorer's numbers gets them, without the GPU run.
+
+RUN/scores/<scorer>/<key>.json             one unit's numbers, its images' sha256 and the protocol
+RUN/scores/embeddings/embeddings-*.npz     the cache: shards of about 2,000 embeddings
+
+Resumable at any point: a unit's numbers are there or not. They are fresh while the protocol and the images' sha256 are
+the same; stale ones are replaced by one rename.
+"""
+
+import hashlib
+import io
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import load
+
+from svdstory.jobs.store import Store
+
+from ..strict import canonical, digest
+from .scorer import Scorer, UnitImages, Values
+
+SCHEMA = 1
+TENSORS = "tensors.safetensors"
+
+
+@dataclass
+class Scored:
+    """Keys of units that were scored now, had fresh scores, or could not be scored (with the cause)."""
+
+    scored: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def score_run(store: Store, keys: Iterable[str], scorer: Scorer, images_at_once: int = 64,
+              report: Callable[[str, str], None] = lambda key, state: None) -> Scored:
+    """Score the finished units among `keys` that lack fresh scores; the others' numbers stay as they are.
+
+    A unit whose images are damaged is recorded as failed, and the next one is scored. `report` is told of each unit:
+    (key, "scored" | "fresh" | the cause).
+    """
+    outcome = Scored()
+    for batch in _batches(store, keys, scorer, images_at_once, outcome, report):
+        for (key, manifest, _), values in zip(batch, scorer.score_many([unit for *_, unit in batch]), strict=True):
+            broken = [name for name, value in values.items() if not np.isfinite(value).all()]
+            if broken:
+                outcome.failed[key] = f"{broken[0]} is not finite"
+                report(key, outcome.failed[key])
+                continue
+            write_score(store.run, key, scorer, image_hashes(manifest), values)
+            outcome.scored.append(key)
+            report(key, "scored")
+    return outcome
+
+
+def _batches(store: Store, keys: Iterable[str], scorer: Scorer, images_at_once: int, outcome: Scored,
+             report: Callable[[str, str], None]) -> Iterator[list[tuple[str, dict, UnitImages]]]:
+    """Units to score, loaded, in groups of about `images_at_once` images."""
+    group: list[tuple[str, dict, UnitImages]] = []
+    for key in keys:
+        if not store.is_finished(key):
+            continue
+        manifest = store.manifest(key)
+        if is_fresh(store.run, key, scorer, manifest):
+            outcome.fresh.append(key)
+            report(key, "fresh")
+            continue
+        try:
+            group.append((key, manifest, load_unit(store, key, manifest)))
+        except (OSError, ValueError, KeyError, SyntaxError) as error:  # SyntaxError: PIL's word for a broken PNG
+            outcome.failed[key] = str(error)
+            report(key, str(error))
+            continue
+        if sum(len(unit.images) for *_, unit in group) >= images_at_once:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def load_unit(store: Store, key: str, manifest: dict) -> UnitImages:
+    """A finished unit's images and masks. Raises ValueError or OSError for a file that its manifest doesn't fit."""
+    folder, images = store.folder(key), []
+    for name in image_names(manifest):
+        images.append(Image.open(io.BytesIO(_read(folder / name, manifest))).convert("RGB"))
+    masks = load(_read(folder / TENSORS, manifest)).get("masks") if TENSORS in manifest["files"] else None
+    return UnitImages(images, manifest["prompts"], manifest["set"]["subject"],
+                      None if masks is None else masks.astype(bool), tuple(image_hashes(manifest).values()),
+                      manifest["set"])
+
+
+def image_names(manifest: dict) -> list[str]:
+    """0.png, 1.png, ... in order."""
+    return [f"{i}.png" for i in range(manifest["images"])]
+
+
+def image_hashes(manifest: dict) -> dict[str, str]:
+    """File name -> sha256."""
+    return {name: manifest["files"][name]["sha256"] for name in image_names(manifest)}
+
+
+def _read(path: Path, manifest: dict) -> bytes:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != manifest["files"][path.name]["sha256"]:
+        raise ValueError(f"{path.name}: content differs from its sha256. Run `svdstory verify`.")
+    return content
+
+
+def score_path(run: Path, scorer: str, key: str) -> Path:
+    return run / "scores" / scorer.replace(":", "-") / f"{key}.json"
+
+
+def read_score(run: Path, scorer: str, key: str) -> dict | None:
+    """The stored record, or None where there is none that parses."""
+    try:
+        record = json.loads(score_path(run, scorer, key).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if record.get("schema") == SCHEMA else None
+
+
+def is_fresh(run: Path, key: str, scorer: Scorer, manifest: dict) -> bool:
+    """Whether the stored numbers are of these images under this protocol."""
+    record = read_score(run, scorer.name, key)
+    return (record is not None and record["protocol_hash"] == protocol_hash(scorer.protocol)
+            and record["images"] == image_hashes(manifest))
+
+
+def protocol_hash(protocol: dict) -> str:
+    """12 hex digits that stand for a protocol in tables."""
+    return digest(protocol)[:12]
+
+
+def write_score(run: Path, key: str, scorer: Scorer, images: dict[str, str], values: Values) -> Path:
+    """Write one unit's numbers by one rename."""
+    path = score_path(run, scorer.name, key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {"schema": SCHEMA, "key": key, "scorer": scorer.name, "protocol": scorer.protocol,
+              "protocol_hash": protocol_hash(scorer.protocol), "images": images, "values": values}
+    partial = path.with_name(f".{key}.{socket.gethostname()}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(canonical(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    return path
