@@ -16,6 +16,13 @@ BACKBONES = {  # the first is the default; tiny is a miniature with random weigh
     "background": (*DREAMSIM, "clip", "tiny"),
     "layout": ("dino", "tiny"),
 }
+METRICS = {  # family -> its numbers; whether higher is better
+    "clipscore": {"clipscore": True},
+    "clip-i": {"clip_i": True, "clip_i_subject": True},
+    "dreamsim": {"dreamsim": False, "dreamsim_subject": False},
+    "background": {"background": False},
+    "layout": {"layout": True, "layout_subject": True},
+}
 FILLED = ("clip-i", "dreamsim", "background")
 NAMES = tuple(family if backbone == kinds[0] else f"{family}:{backbone}"
               for family, kinds in BACKBONES.items() for backbone in kinds)
@@ -30,3 +37,13 @@ def parts(name: str) -> tuple[str, str, Fill]:
         raise InputError(f"unknown scorer {name!r}{nearest(name, list(NAMES))}. Known: {', '.join(NAMES)}; "
                          f"{', '.join(FILLED)} also with +flat (grey in place of noise).")
     return family, backbone or BACKBONES[family][0], "flat" if plus else "noise"
+
+
+def metric_name(scorer: str, value: str) -> str:
+    """The name of a scorer's number in tables: with the scorer's variant, if it isn't the default one.
+
+    >>> metric_name("dreamsim", "dreamsim_subject"), metric_name("dreamsim:dino_vitb16", "dreamsim_subject")
+    ('dreamsim_subject', 'dreamsim_subject:dino_vitb16')
+    """
+    family = scorer.partition("+")[0].partition(":")[0]
+    return value + scorer[len(family):]
