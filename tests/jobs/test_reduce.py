@@ -1,0 +1,160 @@
+"""Reduce: from a run's files to a report that hides nothing."""
+
+import csv
+import io
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from svdstory.jobs.places import read_study
+from svdstory.jobs.reduce import file_names, reduce
+from svdstory.jobs.store import Attempt, Store
+from svdstory.pipeline.strict import InputError
+
+from .synthetic import publish, score, synthetic_run
+
+
+def content(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A complete, scored and reduced run: read it, don't change it."""
+    run = tmp_path_factory.mktemp("whole")
+    plan = synthetic_run(run)
+    score(run, plan, "clipscore", {"clipscore": 0.7})
+    return run, plan, reduce(run)
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    """A copy of it, to be damaged."""
+    shutil.copytree(whole[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_complete_run_gives_one_grid_for_each_set_and_no_hole(whole):
+    run, plan, result = whole
+    assert result.complete
+    assert sorted(p.name for p in (run / "report" / "grids").iterdir()) == ["blue-bus.png", "red-fox.png"]
+    assert {"overview.png", "metrics.csv", "index.html"} <= {p.name for p in (run / "report").iterdir()}
+    assert "12 cells: 12 done" in result.summary
+
+
+def test_every_png_says_its_prompts_seeds_methods_and_units(whole):
+    run, plan, _ = whole
+    for path in (run / "report").rglob("*.png"):
+        chunks = Image.open(path).text
+        assert {"prompt", "seed", "method", "unit"} <= set(chunks), path
+    chunks = Image.open(run / "report" / "grids" / "blue-bus.png").text
+    assert chunks["prompt"].split("\n") == plan.sets["blue-bus"].prompts
+    assert chunks["method"].split("\n") == list(plan.methods)
+    assert chunks["unit"].split("\n") == [key for key, cell in plan.units.items() if cell.set == "blue-bus"]
+
+
+def test_second_reduce_makes_nothing_and_leaves_the_report_in_place(whole):
+    run, _, _ = whole
+    before = (run / "report").stat().st_ino, content(run / "report")
+    again = reduce(run)
+    assert not again.made and len(again.kept) == len(before[1])
+    assert before == ((run / "report").stat().st_ino, content(run / "report"))
+
+
+def test_the_same_inputs_give_the_same_bytes_without_any_cache(whole, run):
+    shutil.rmtree(run / "report")
+    shutil.rmtree(run / "cache")
+    reduce(run)
+    assert content(run / "report") == content(whole[0] / "report")
+
+
+def test_missing_failed_and_corrupt_units_are_holes_with_their_cause(whole, run):
+    plan = whole[1]
+    missing, failed, short, changed = list(plan.units)[:4]
+    store = Store(run)
+    for key in (missing, failed):
+        shutil.rmtree(store.folder(key))
+    store.record_failure(failed, "out of memory", "trace", Attempt.here())
+    (store.folder(short) / "1.png").write_bytes(b"cut off")
+    whole_file = store.folder(changed) / "0.png"
+    whole_file.write_bytes(whole_file.read_bytes()[:-20] + b"x" * 20)
+    shutil.rmtree(run / "cache")                       # what reduce has seen before, it does not read again
+    result = reduce(run)
+    assert not result.complete
+    assert "12 cells: 8 done, 1 failed (1 out of memory), 1 missing, 2 corrupt" in result.summary
+    rows = {row["unit"]: row for row in csv.DictReader(io.StringIO((run / "report/metrics.csv").read_text()))}
+    assert [rows[key]["state"] for key in (missing, failed, short, changed)] == ["missing", "failed", "corrupt",
+                                                                                 "corrupt"]
+    assert rows[short]["cause"].startswith("1.png: 7 bytes, expected")
+    assert rows[changed]["cause"] == "0.png: content differs from its sha256"
+    assert rows[changed]["value"] == ""
+    assert reduce(run).counts == result.counts          # it does not forget the damage that it saw
+
+
+def test_a_unit_made_later_changes_only_its_sets_grid(whole, run):
+    plan = whole[1]
+    key = next(key for key, cell in plan.units.items() if cell.set == "red-fox")
+    shutil.rmtree(Store(run).folder(key))
+    assert not reduce(run).complete
+    publish(run, plan, key)
+    result = reduce(run)
+    assert result.complete and "grids/blue-bus.png" in result.kept and "grids/red-fox.png" in result.made
+
+
+def test_metrics_have_one_row_for_each_cell_and_metric_with_the_protocol(whole):
+    run, plan, _ = whole
+    rows = list(csv.DictReader(io.StringIO((run / "report" / "metrics.csv").read_text())))
+    assert len(rows) == len(plan.cells)
+    assert {row["protocol"] for row in rows} == {'{"scorer":"clipscore","weights":"sha256:abc"}'}
+    assert all(float(row["value"]) > 0.7 for row in rows)
+
+
+def test_scores_of_other_images_do_not_count(whole, run):
+    plan = whole[1]
+    key = next(iter(plan.units))
+    path = run / "scores" / "clipscore" / f"{key}.json"
+    path.write_text(path.read_text().replace('"0.png": "', '"0.png": "f'))
+    assert key not in read_study(run).scores[0].values
+    reduce(run)
+    rows = {row["unit"]: row for row in csv.DictReader(io.StringIO((run / "report/metrics.csv").read_text()))}
+    assert rows[key]["state"] == "not scored" and rows[key]["value"] == ""
+
+
+def test_random_weights_are_said_in_the_notes(tmp_path):
+    plan = synthetic_run(tmp_path, sets=("blue-bus",), methods=("sdxl",), seeds=(0,))
+    score(tmp_path, plan, "clipscore", {"clipscore": 0.5}, weights="random")
+    notes = reduce(tmp_path).notes
+    assert "the images are noise" in notes[0] and "these numbers mean nothing" in notes[1]
+
+
+def test_a_crash_leaves_the_present_report_as_it_was(whole, run, monkeypatch):
+    shutil.rmtree(Store(run).folder(next(iter(whole[1].units))))
+    before = content(run / "report")
+    monkeypatch.setattr("svdstory.jobs.reduce.metrics_csv", lambda study: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reduce(run)
+    assert content(run / "report") == before
+    assert not list(run.glob(".report*"))
+
+
+def test_names_that_users_gave_become_safe_and_distinct_file_names(whole, tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"name: '{ {'a': '../Fox', 'b': 'fox', 'c': 'FOX!'}[name] }'\n"
+            "style: A photo of\nsubject: a fox\nconcept: fox\nsettings: [in snow, in sand]\n")
+    sets = tuple(str(tmp_path / f"{name}.yaml") for name in "abc")
+    synthetic_run(tmp_path / "run", sets=sets, methods=("sdxl",), seeds=(0,))
+    assert list(file_names(read_study(tmp_path / "run")).values()) == ["fox", "fox-2", "fox-3"]
+
+
+def test_a_folder_without_a_plan_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no plan here"):
+        reduce(tmp_path)
+
+
+def test_reduce_does_not_import_torch():
+    code = "import sys, svdstory.jobs.reduce, svdstory.jobs.report_cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
