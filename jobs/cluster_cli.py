@@ -1,0 +1,228 @@
+"""The commands for a cluster: submit, status, logs, retry, cancel, clean, prefetch, doctor."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from svdstory.pipeline.strict import InputError, nearest
+
+# cli.py has defined these when it asks this module to register its commands.
+from .cli import Dtype, ExperimentName, Model, Names, Numbers, Out, RunFolder, Size, Steps, planned
+
+Site = Annotated[str, typer.Option(help="charisma, lab, generic, or the path of a YAML file of your own.")]
+SomeSite = Annotated[Optional[str], typer.Option("--site", help="A site profile. Default: the last submit's.")]
+Probe = Annotated[bool, typer.Option("--probe", help="Let a tiny job look at a node first.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to svdstory's."""
+    for command in (submit, status, logs, retry, cancel, clean, prefetch, doctor):
+        app.command()(command)
+
+
+@contextmanager
+def slurms_words() -> Iterator[None]:
+    """Slurm's refusals and silence become the command's own clear message."""
+    from .scheduler import SlurmError
+
+    try:
+        yield
+    except SlurmError as error:
+        raise InputError(f"{error}\nNothing is lost: run the same command again when this is mended.") from None
+
+
+def submit(experiment: ExperimentName, site: Site, model: Model = None, out: Out = None, sets: Names = None,
+           methods: Names = None, seeds: Numbers = None, steps: Steps = None, size: Size = None, dtype: Dtype = None,
+           probe: Probe = False):
+    """Queue an experiment on a Slurm cluster: array jobs, and a report after them. Again: adds only what is missing.
+
+    Example: svdstory submit report --site charisma
+    """
+    from .run import prepare
+    from .sites import load_site
+
+    profile = load_site(site)
+    plan, folder = planned(experiment, model, out, sets, methods, seeds, steps, size, dtype)
+    folder = folder.absolute()
+    prepare(plan, folder)
+    if profile.unconfirmed:
+        typer.echo(f"site {site}: not confirmed on the machine yet: {', '.join(profile.unconfirmed)}")
+    with slurms_words():
+        if probe:
+            _look_at_a_node(profile, folder)
+        _queue(folder, profile, None)
+
+
+def _look_at_a_node(profile, folder: Path) -> None:
+    from .doctor import examine_node
+    from .submit import python_of
+
+    findings = list(examine_node(profile, python_of(profile), folder))
+    for found in findings:
+        typer.echo(f"{found.verdict:4}  {found.what}: {found.words}")
+    if any(found.verdict == "bad" for found in findings):
+        raise InputError("a node of the site cannot run this (above). Nothing was queued.")
+
+
+def _queue(folder: Path, profile, cause: str | None) -> None:
+    """Submit what is missing (of one failure cause only, if given), and say what was asked. Exit status 1 if refused."""
+    from .submit import submit_missing
+
+    asked = submit_missing(folder, profile, cause, say=typer.echo)
+    if asked.refused:
+        typer.echo("\n".join(asked.refused), err=True)
+        typer.echo(f"Slurm refused (its words above). What was queued before stays; nothing is lost. Mend the site "
+                   f"profile or wait, then submit again: only what is missing is added. ({folder})", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"svdstory status '{folder}' shows how it stands; the report is built when the tasks have ended.")
+
+
+def status(run: RunFolder, as_json: Json = False,
+           watch: Annotated[bool, typer.Option(help="Draw again every ten seconds until all is done.")] = False):
+    """How a run stands: done, running, queued, failed by cause, pace, time left, GPU hours.
+
+    Example: svdstory status results/report-sdxl --watch
+    """
+    from dataclasses import asdict
+
+    from .status import lines
+    from .status import status as look
+
+    run = run.absolute()
+    if not watch:
+        now = look(run)
+        typer.echo(json.dumps(asdict(now), ensure_ascii=False) if as_json else "\n".join(lines(now)))
+        raise typer.Exit(0 if now.complete else 1)
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(auto_refresh=False) as screen:
+        while True:
+            now = look(run)
+            screen.update(Text(f"{time.strftime('%H:%M:%S')}  {run}\n" + "\n".join(lines(now))), refresh=True)
+            if now.complete or not (now.running or now.queued):
+                raise typer.Exit(0 if now.complete else 1)
+            time.sleep(10)
+
+
+def logs(run: RunFolder, unit: Annotated[str, typer.Argument(help="A unit's key, or its beginning.")]):
+    """Why a unit failed, and the log of the task that last had it.
+
+    Example: svdstory logs results/report-sdxl 3fb7e9
+    """
+    from .ledger import submissions
+    from .plan import plan_path, read_plan
+    from .store import Store
+
+    plan = read_plan(plan_path(run))
+    keys = [key for key in plan.units if key.startswith(unit)]
+    if len(keys) != 1:
+        raise InputError(f"unit {unit!r}: {len(keys)} units of {run} begin so{nearest(unit, list(plan.units))}. "
+                         "Give more digits of one.")
+    cell = plan.units[keys[0]]
+    typer.echo(f"{keys[0]}: {cell.set}, {cell.method}, seed {cell.seed}: {Store(run).problem(keys[0]) or 'finished'}")
+    for failure in Store(run).failures().get(keys[0], []):
+        typer.echo(f"\n{failure.cause} in attempt {failure.attempt}:\n{failure.message}")
+    for submission in reversed(submissions(run.absolute())):
+        number = next((n for n, keys_of in enumerate(submission.tasks) if keys[0] in keys_of), None)
+        element = submission.element_of(number) if number is not None else None
+        for path in submission.slurm_folder.glob(f"{element}_*_log.out"):
+            typer.echo(f"\n{path}\n{path.read_text(encoding='utf-8', errors='replace')}")
+            return
+
+
+def retry(run: RunFolder, site: SomeSite = None,
+          cause: Annotated[Optional[str], typer.Option(help="Only units that failed so, for example out-of-memory.")] = None):
+    """Queue again what failed, all of it or one cause.
+
+    Example: svdstory retry results/report-sdxl --cause out-of-memory --site big.yaml
+    """
+    from .ledger import submissions
+    from .sites import Site as Profile
+    from .sites import load_site
+    from svdstory.pipeline.strict import parse
+
+    run = run.absolute()
+    known = submissions(run)
+    if not site and not known:
+        raise InputError(f"{run}: was never submitted, so it has no site profile. Give --site.")
+    profile = load_site(site) if site else parse(Profile, known[-1].intent["site"], str(known[-1].folder))
+    with slurms_words():
+        _queue(run, profile, cause.replace("-", " ") if cause else "any")
+
+
+def cancel(run: RunFolder):
+    """Cancel all jobs of a run, the reduce job too. Finished units stay; submit goes on with the rest.
+
+    Example: svdstory cancel results/report-sdxl
+    """
+    from . import scheduler
+    from .ledger import submissions
+
+    known = submissions(run.absolute())
+    with slurms_words():
+        names = [array.name for submission in known for array in submission.arrays]
+        live = sorted({element.job for element in scheduler.queue(names=names) if element.live})
+        scheduler.cancel(live)
+    typer.echo(f"cancelled: {', '.join(live)}" if live else "no job of this run is in the queue")
+
+
+def clean(run: RunFolder, yes: Annotated[bool, typer.Option("--yes", help="Remove it, instead of showing it.")] = False):
+    """Show or remove what nothing reads any more: dead drafts, damaged units set aside, old pickles, old copies of code.
+
+    Example: svdstory clean results/report-sdxl --yes
+    """
+    from .clean import litter, remove
+
+    with slurms_words():
+        sorts = litter(run.absolute())
+    for sort in sorts:
+        typer.echo(f"{len(sort.paths)} {sort.why} ({sort.files} files)")
+    if yes:
+        remove(sorts)
+    typer.echo("removed" if yes and sorts else "nothing to remove" if not sorts else "nothing was removed: add --yes")
+
+
+def prefetch(model: Annotated[Optional[str], typer.Argument(help="A model of models.yaml, such as sdxl.")] = None,
+             scorer: Annotated[Optional[list[str]], typer.Option(help="A scorer, such as dreamsim. Repeatable.")] = None):
+    """Fetch weights where there is internet (a login node), so that no job needs it.
+
+    Example: svdstory prefetch sdxl --scorer clipscore --scorer dreamsim
+    """
+    from .prefetch import fetch_model, fetch_scorer
+
+    if not model and not scorer:
+        raise InputError("prefetch what? Give a model (sdxl), or --scorer clipscore, --scorer dreamsim.")
+    if model:
+        typer.echo(f"{model}: {fetch_model(model) or 'needs no download'}")
+    for name in scorer or []:
+        typer.echo(f"{name}: " + ", ".join(str(path) for path in fetch_scorer(name)))
+
+
+def doctor(model: Model = None, out: Out = None, site: SomeSite = None, probe: Probe = False, as_json: Json = False,
+           scorer: Annotated[Optional[list[str]], typer.Option(help="A scorer whose weights to look for. Repeatable.")] = None):
+    """Is everything here that a run needs: packages, GPU kernels, weights, disk; with --site the cluster, with --probe a node.
+
+    Example: svdstory doctor --site charisma --model sdxl --probe
+    """
+    from .doctor import as_json as written
+    from .doctor import examine_here, examine_node, examine_site
+    from .sites import load_site
+    from .submit import python_of
+
+    place = (out or Path("results")).absolute()
+    findings = list(examine_here(model, scorer or [], place))
+    if site:
+        profile = load_site(site)
+        findings += examine_site(profile, site)
+        if probe:
+            with slurms_words():
+                findings += examine_node(profile, python_of(profile), place)
+    typer.echo(written(findings) if as_json else "\n".join(f"{f.verdict:4}  {f.what}: {f.words}" for f in findings))
+    raise typer.Exit(1 if any(found.verdict == "bad" for found in findings) else 0)

@@ -1,0 +1,80 @@
+"""Slurm's warning signals: end the current unit in time, or give it up; and be queued again exactly once.
+
+USR2 comes before the time limit (`--signal=USR2@lead`) and at the start of a preemption's grace. TERM comes with scancel, at
+the limit itself, and where preemption has no warning. A job that Slurm is already ending is never requeued by us: that would
+bring back what a user has cancelled.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from svdstory.jobs import scheduler
+from svdstory.jobs.scheduler import SlurmError
+
+RESERVE_S = 5.0  # of the lead: for asking Slurm to requeue
+
+
+class Stop:
+    """Called, it says whether to stop. At the deadline after a signal it ends the process itself.
+
+    `closing()` is called once, before the process is given back: to write down what was reached.
+    """
+
+    def __init__(self, lead_s: float, requeue: bool, closing: Callable[[], None]):
+        self.lead_s = lead_s
+        self.requeue = requeue
+        self._closing = closing
+        self._asked = threading.Event()
+        self._ended = threading.Lock()
+
+    def __call__(self) -> bool:
+        return self._asked.is_set()
+
+    def listen(self) -> None:
+        """Take over USR2 and TERM. In the main thread only.
+
+        The signal's number arrives in a pipe at once, even while the main thread is inside a long GPU call; a thread of
+        our own reads it there.
+        """
+        ear, mouth = os.pipe()
+        os.set_blocking(mouth, False)
+        signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._wait, args=(ear,), daemon=True).start()
+
+    def _wait(self, ear: int) -> None:
+        while (number := os.read(ear, 1)[0]) not in (signal.SIGUSR2, signal.SIGTERM):
+            pass
+        deadline = time.monotonic() + max(1.0, self.lead_s - RESERVE_S)
+        print(f"signal {signal.Signals(number).name}: ending the current unit within {self.lead_s:g} s", flush=True)
+        if number == signal.SIGTERM and not _still_ours():
+            self.requeue = False  # cancelled, or Slurm requeues it: about to be killed
+        self._asked.set()
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Requeue the job, if it is to be, and end the process. Called by the worker when it has stopped, or at the deadline."""
+        if not self._ended.acquire(blocking=False):
+            time.sleep(self.lead_s)  # the other thread is at it
+        self._closing()
+        if self.requeue:
+            try:
+                scheduler.ask("scontrol", "requeue", os.environ["SLURM_JOB_ID"])
+                print("requeued: the next attempt goes on with the units that are left", flush=True)
+            except SlurmError as error:
+                print(f"not requeued ({error}). `svdstory submit` adds what is left.", flush=True)
+        os._exit(75)  # EX_TEMPFAIL: nothing is lost, not all is done
+
+
+def _still_ours() -> bool:
+    """Whether Slurm goes on with this job: TERM was sent by somebody else than a scheduler that ends it."""
+    try:
+        state = scheduler.ask("squeue", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%T").strip()
+    except (SlurmError, KeyError):
+        return False
+    return state == "RUNNING"

@@ -1,0 +1,255 @@
+"""Ask Slurm for what a run still lacks: array jobs of tasks, and a reduce job after them, through submitit.
+
+Asking twice adds nothing: what is finished or queued is left alone. A launcher may be killed at any moment (ledger.py).
+"""
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from svdstory.jobs import attempts, launch, ledger, scheduler
+from svdstory.jobs.chunks import Cost, arrays, cut
+from svdstory.jobs.freeze import freeze
+from svdstory.jobs.ledger import Array, Submission
+from svdstory.jobs.plan import plan_path, read_plan
+from svdstory.jobs.scheduler import SlurmError
+from svdstory.jobs.sites import Site
+from svdstory.jobs.store import Store
+from svdstory.pipeline.strict import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a submit found and did. `submission` is None where there was nothing to add."""
+
+    submission: Submission | None
+    added: int  # units
+    queued_before: int  # units that earlier submissions have in the queue
+    refused: list[str]  # Slurm's words; empty: all that was asked is queued
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What Slurm holds of a run at this moment."""
+
+    live: dict[str, list[str]]  # job id -> unit keys of its live elements, in order
+    reduce: list[str]  # live reduce jobs
+    adopted: list[Array]  # jobs of a killed launcher, found again
+
+    @property
+    def covered(self) -> set[str]:
+        return {key for keys in self.live.values() for key in keys}
+
+
+def submit_missing(run: Path, site: Site, cause: str | None = None, say: Callable[[str], None] = print) -> Asked:
+    """Queue the units of the run's plan that are neither finished nor queued, and a reduce job after them.
+
+    With `cause`, only those whose last attempt failed so (`any`: that failed). `say` is told what will be asked for.
+    Where all is finished or queued, and a report stands or its job waits, nothing is added.
+
+    Raises InputError before anything is queued, and SlurmError where the controller does not answer.
+    """
+    check_paths(run, site)
+    path, store = plan_path(run), Store(run)
+    units = list(read_plan(path).units)
+    submission = None
+    while submission is None:  # another launcher may take the number that we saw free: then look again
+        ledger.wait_for_launchers(run)
+        number = max((s.number for s in ledger.submissions(run)), default=0) + 1
+        standing = stand(run)
+        keys = [key for key in units if key not in standing.covered and not store.is_finished(key)]
+        keys = keys if cause is None else failed_so(keys, store, cause)
+        if not keys and (standing.reduce or is_reduced(run)):
+            say(f"nothing to add: {len(units) - len(standing.covered)} units are finished, {len(standing.covered)} queued")
+            return Asked(None, 0, len(standing.covered), [])
+        earlier = [a for s in ledger.submissions(run) for a in attempts.read(s.folder)]
+        cost, exclude = cost_of(earlier), attempts.bad_nodes(earlier)
+        tasks = cut(keys, site, cost, room(site))
+        sizes = arrays(len(tasks), _max_array(site)) if tasks else []
+        code = freeze(run)
+        facts = {"plan": str(path.relative_to(run)), "code": code.name, "site": site.model_dump(mode="json")}
+        submission = ledger.intend(run, number, tasks, sizes, **facts)
+    say(describe(tasks, sizes, site, cost, exclude))
+    refused = _queue(submission, site, code, standing, exclude)
+    return Asked(submission, len(keys), len(standing.covered), refused)
+
+
+def failed_so(keys: list[str], store: Store, cause: str) -> list[str]:
+    """Those of the units whose last attempt failed by `cause`. Raises InputError for one that no unit failed by."""
+    last = {key: found[-1].cause for key, found in store.failures().items() if key in keys}
+    chosen = [key for key in keys if key in last and cause in (last[key], "any")]
+    if not chosen and cause != "any":
+        there = ", ".join(sorted(set(last.values()))) or "none"
+        raise InputError(f"no unit that is missing failed by {cause!r}{nearest(cause, sorted(set(last.values())))}. Causes: {there}.")
+    return chosen
+
+
+def is_reduced(run: Path) -> bool:
+    """Whether a reduce job has built a report without holes. Units only ever come, so it holds from then on."""
+    plans = [submission.intent["plan"] for submission in ledger.submissions(run) if submission.reduced]
+    return str(plan_path(run).relative_to(run)) in plans
+
+
+def describe(tasks: list[list[str]], sizes: list[int], site: Site, cost: Cost, exclude: list[str]) -> str:
+    """What will be asked of Slurm, in words."""
+    units = sum(map(len, tasks))
+    if not units:
+        return "all units are finished or queued: only a reduce job is asked for"
+    hours = (units * cost.unit_s + len(tasks) * cost.load_s) / 3600
+    how = "as measured in this run" if cost.measured else "a guess: nothing was measured yet"
+    gpu = f"--{site.gpu.option}={site.gpu.value}" if site.gpu else "no GPU"
+    where = ", ".join(f"{word} {value}" for word, value in (("partition", site.partition), ("account", site.account),
+                      ("constraint", site.constraint)) if value) or "the cluster's defaults"
+    return (
+        f"{units} units in {len(tasks)} tasks of {min(map(len, tasks))} to {max(map(len, tasks))}, "
+        f"{len(sizes)} array{'s' * (len(sizes) != 1)} of at most {max(sizes)}, {site.parallel} at once; "
+        f"then a reduce job of {site.reduce.minutes} minutes\n"
+        f"each task: {gpu}, {site.cpus} cpus, {site.minutes} minutes; {where}\n"
+        f"about {hours:.1f} GPU hours ({cost.unit_s:.1f} s a unit, {cost.load_s:.0f} s to start a task; {how})"
+        + (f"\nleft out, because units failed there at once: {', '.join(exclude)}" if exclude else "")
+    )
+
+
+def stand(run: Path) -> Standing:
+    """Adopt what killed launchers left, and ask the controller once for all jobs of the run."""
+    known = ledger.submissions(run)
+    adopted = []
+    for submission in known:
+        found = ledger.settle(submission)
+        for array in found:
+            launch.leave_pickles(submission, array, array.job)  # its launcher did not come to it
+        adopted += found
+    by_job = {job: submission for submission in known for job in submission.jobs}
+    live: dict[str, list[str]] = {}
+    reduce = []
+    for element in scheduler.queue(sorted(by_job)):
+        submission = by_job.get(element.job)
+        if submission is None or not element.live:
+            continue
+        number = submission.task_of(element.job, element.index)
+        if number is None:
+            reduce.append(element.job)
+        else:
+            live.setdefault(element.job, []).extend(submission.tasks[number])
+    return Standing(live, reduce, adopted)
+
+
+def _queue(submission: Submission, site: Site, code: Path, standing: Standing, exclude: list[str]) -> list[str]:
+    """sbatch array after array, writing down each answer; then the reduce job. Returns Slurm's refusals."""
+    *of_tasks, of_reduce = submission.arrays
+    before = list(standing.live)
+    for array in of_tasks:
+        try:
+            job = launch.queue(submission, array, parameters(site, array, code, exclude), python_of(site))
+        except launch.Unanswered as error:
+            return [error.words]  # left open: the next submit looks for it by name
+        except SlurmError as error:
+            submission.record(array, refused=error.words)
+            for later in submission.arrays[array.number + 1 :]:
+                submission.record(later, refused="not asked for after the refusal before it")
+            return [error.words]  # what was queued before it runs; submitting again adds the rest
+        submission.record(array, job=job)
+        before.append(job)
+    try:
+        job = launch.queue(submission, of_reduce, reduce_parameters(site, of_reduce, code, before), python_of(site))
+    except launch.Unanswered as error:
+        return [error.words]
+    except SlurmError as error:
+        submission.record(of_reduce, refused=error.words)
+        return [error.words]
+    submission.record(of_reduce, job=job)
+    if standing.reduce:
+        scheduler.cancel(standing.reduce, pending_only=True)  # the new one waits for their tasks too
+    return []
+
+
+def parameters(site: Site, array: Array, code: Path, exclude: list[str]) -> dict:
+    """submitit's parameters for an array of tasks."""
+    extra: dict = {"requeue" if site.requeue else "no-requeue": True}
+    if site.gpu:
+        extra[site.gpu.option] = site.gpu.value
+    return _common(site, array, code) | {
+        "partition": site.partition,
+        "constraint": site.constraint,
+        "time": site.minutes,
+        "cpus_per_task": site.cpus,
+        "mem": _megabytes(site.memory_gb),
+        "array_parallelism": site.parallel,
+        "exclude": ",".join(exclude) or None,
+        "additional_parameters": extra,
+    }
+
+
+def reduce_parameters(site: Site, array: Array, code: Path, before: list[str]) -> dict:
+    """submitit's parameters for the reduce job: after all tasks, however they ended, and without a GPU."""
+    asks = site.reduce
+    return _common(site, array, code) | {
+        "partition": asks.partition or site.partition,
+        "constraint": asks.constraint or site.constraint,
+        "time": asks.minutes,
+        "cpus_per_task": asks.cpus,
+        "mem": _megabytes(asks.memory_gb or site.memory_gb),
+        "dependency": "afterany:" + ":".join(before) if before else None,
+        "additional_parameters": {"requeue": True},
+    }
+
+
+def _common(site: Site, array: Array, code: Path) -> dict:
+    variables = {**site.environment, "PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1"}
+    if site.scratch:
+        variables["TMPDIR"] = site.scratch
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    return {
+        "job_name": array.name,
+        "account": site.account,
+        "qos": site.qos,
+        "wckey": site.wckey,
+        "nodes": 1,
+        "ntasks_per_node": 1,
+        "signal_delay_s": site.signal_seconds,
+        "stderr_to_stdout": True,  # one log a task
+        "setup": [*site.setup, *exports],
+    }
+
+
+def python_of(site: Site) -> str:
+    """The command that starts Python on the nodes. A profile's own is taken as shell text, as it stands."""
+    return site.python or shlex.quote(sys.executable)
+
+
+def _megabytes(gigabytes: float | None) -> str | None:
+    return None if gigabytes is None else f"{round(gigabytes * 1024)}M"
+
+
+def cost_of(earlier: list[attempts.TaskAttempt]) -> Cost:
+    """What a unit and a model load take: as measured in earlier attempts of this run, else a guess."""
+    unit_s = attempts.unit_seconds(earlier)
+    if unit_s is None:
+        return Cost()
+    return Cost(unit_s, attempts.load_seconds(earlier) or Cost().load_s, measured=True)
+
+
+def room(site: Site) -> int | None:
+    """How many more jobs (array elements count) may be queued. None: the profile names no cap."""
+    if site.submit_cap is None:
+        return None
+    queued = scheduler.ask("squeue", "-h", "-r", "--me", "-o", "%i").split()
+    return max(0, site.submit_cap - len(queued))
+
+
+def _max_array(site: Site) -> int | None:
+    told = scheduler.max_array_size()
+    sizes = [size for size in (told, site.max_array) if size]
+    return min(sizes, default=None)
+
+
+def check_paths(run: Path, site: Site) -> None:
+    """Raises InputError for a run folder whose path Slurm or Python would misread, or that nodes do not see."""
+    for character, reader in (("%", "Slurm's file name patterns"), (":", "PYTHONPATH"), ("\n", "sbatch"), ("\\", "Slurm")):
+        if character in str(run):
+            raise InputError(f"{run}: {character!r} in the path is read as something else by {reader}. Rename the folder.")
+    if site.shared and not run.resolve().is_relative_to(Path(site.shared).expanduser().resolve()):
+        raise InputError(f"{run}: does not lie in {site.shared}, the folder that nodes see (shared: in the site profile). "
+                         "Give --out a folder there.")

@@ -1,0 +1,100 @@
+"""What runs on a node: one task of a submission, or its reduce job. submitit calls these two functions by their names."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from svdstory.jobs import attempts
+from svdstory.jobs.attempts import TaskAttempt
+from svdstory.jobs.ledger import Submission, write_whole
+from svdstory.jobs.plan import read_plan
+from svdstory.jobs.stop import Stop
+from svdstory.jobs.store import Attempt, Store
+
+EARLY_FAILURES = 3  # so many units failed and none made within so many seconds of the first: the node is bad
+EARLY_S = 60.0
+
+
+@dataclass
+class Progress:
+    """What the worker has told of its units so far, in this attempt."""
+
+    began: float = field(default_factory=time.time)
+    first: float | None = None  # when the first unit was begun: the model is loaded
+    made: int = 0
+    failed: int = 0
+    units_s: float = 0.0
+    early_failures: int = 0
+
+    def report(self, key: str, state: str, seconds: float) -> None:
+        """The worker's `report`: one line for the log, and the counts."""
+        print(f"{time.strftime('%H:%M:%S')} {key} {state} {seconds:.1f} s", flush=True)
+        if state == "found":
+            return
+        now = time.time()
+        self.first = self.first or now - seconds
+        self.units_s += seconds
+        self.made += state == "done"
+        self.failed += state != "done"
+        self.early_failures += state != "done" and not self.made and now - self.first < EARLY_S
+
+    @property
+    def node_is_bad(self) -> bool:
+        return self.early_failures >= EARLY_FAILURES
+
+    def at_end(self, attempt: TaskAttempt, ending: str) -> TaskAttempt:
+        load_s = (self.first or time.time()) - self.began
+        return replace(attempt, ended=time.time(), ending=ending, made=self.made, failed=self.failed,
+                       load_s=round(load_s, 2), units_s=round(self.units_s, 2))
+
+
+def run_task(submission: str, number: int) -> dict:
+    """Work through the units of task `number`. Returns counts, for submitit's result file.
+
+    Raises RuntimeError where the node is bad, so that Slurm and its users see the task as failed.
+    """
+    place = Submission(Path(submission))
+    run, site, keys = place.folder.parents[1], place.intent["site"], place.tasks[number]
+    me, progress, store = Attempt.here(), Progress(), Store(run)
+    attempt = TaskAttempt(number, me.job, me.restart, me.host, progress.began)
+    attempts.write(place.folder, attempt)
+
+    def closing() -> None:
+        attempts.write(place.folder, progress.at_end(attempt, "stopped"))
+        if progress.made == 0 and time.time() - progress.began > 30 * site["minutes"]:
+            stop.requeue = False  # most of the time limit was not enough for one unit: another turn would not be either
+            unit = next((key for key in keys if not store.is_finished(key)), None)
+            if unit:
+                store.record_failure(unit, "timeout", f"not one unit was finished in {site['minutes']} minutes: raise "
+                                     "minutes in the site profile, or lower steps or size", me)
+
+    stop = Stop(site["signal_seconds"], site["requeue"], closing)
+    stop.listen()
+    print(f"task {number}: {len(keys)} units on {me.host}, attempt {me}", flush=True)
+    try:
+        from svdstory.pipeline.worker import work  # torch: seconds
+
+        outcome = work(read_plan(run / place.intent["plan"]), store, keys, report=progress.report,
+                       stop=lambda: stop() or progress.node_is_bad)
+    except Exception:
+        attempts.write(place.folder, progress.at_end(attempt, "crashed"))
+        raise
+    if stop():
+        stop.give_back()
+    bad = progress.node_is_bad or outcome.stopped == "bad node"
+    attempts.write(place.folder, progress.at_end(attempt, "bad node" if bad else outcome.stopped or "finished"))
+    if bad:
+        raise RuntimeError(f"node {me.host}: {progress.failed} units failed at once. It is left out of the next submit.")
+    return {"made": len(outcome.made), "found": len(outcome.found), "failed": outcome.failed, "stopped": outcome.stopped}
+
+
+def run_reduce(submission: str) -> None:
+    """Score what is there and build its report, complete or not. Raises RuntimeError where cells are missing."""
+    from svdstory.jobs.reduce import reduce
+
+    place = Submission(Path(submission))
+    result = reduce(place.folder.parents[1], report=lambda text: print(text, flush=True))
+    print(result.summary, flush=True)
+    write_whole(place.folder / "reduced.json", {"complete": result.complete, "at": time.time()})
+    if not result.complete:
+        raise RuntimeError(f"the report {result.report} has holes: {result.summary}")

@@ -1,0 +1,71 @@
+"""The test cluster as Python sees it: slurm/cluster.sh, its nodes and faults, and waits that end."""
+
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "slurm" / "cluster.sh"
+
+
+def left_out() -> str | None:
+    """Why the tests on a real Slurm cannot run here; None where they can."""
+    if os.name != "posix" or os.geteuid() != 0:
+        return "needs root: the cluster's nodes live in namespaces of their own"
+    if not (shutil.which("slurmctld") or shutil.which("apt-get")):
+        return "needs Debian or Ubuntu: slurm/cluster.sh installs Slurm with apt-get"
+    probe = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "--uts", "true"], capture_output=True, text=True)
+    if probe.returncode:
+        return f"needs PID and mount namespaces: {probe.stderr.strip()}"
+    return None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster: its folder, and the settings that cluster.sh reads."""
+
+    folder: Path
+    port: int
+    nodes: int = 4
+    max_array: int = 5
+    accounting: str = "yes"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        settings = {"": str(self.folder), "_PORT": str(self.port), "_NODES": str(self.nodes),
+                    "_MAX_ARRAY": str(self.max_array), "_ACCOUNTING": self.accounting}
+        ours = {f"SVDSTORY_CLUSTER{name}": value for name, value in settings.items()}
+        return {**os.environ, **ours, "SLURM_CONF": str(self.folder / "etc" / "slurm.conf")}
+
+    def script(self, *words: str) -> str:
+        done = subprocess.run([str(SCRIPT), *words], env=self.environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"cluster.sh {' '.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def up(self) -> None:
+        self.script("up")
+
+    def down(self) -> None:
+        self.script("down")
+
+    def node(self, name: str, *what: str) -> str:
+        return self.script("node", name.removeprefix("n"), *what)
+
+    def ask(self, *command: str) -> str:
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        return done.stdout + done.stderr
+
+    def kill_on(self, node: str, words: str, signal: str = "KILL") -> None:
+        """Signal the processes on a node whose command line holds `words`."""
+        self.node(node, "enter", "pkill", f"-{signal}", "-f", words)
+
+
+def until(what: str, condition, seconds: float = 60):
+    """Wait until `condition()` is true and return its value. Fails at the deadline, naming `what`."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited {seconds:g} s in vain: {what}"
+        time.sleep(0.1)
+    return value

@@ -1,0 +1,114 @@
+"""A task without torch, for tests of scheduling: the real worker and the real store around pictures made in a moment.
+
+Only the model and the sampler are stood in for. What happens in a unit is told by a control folder:
+
+    step_s              seconds of one denoising step
+    hold                while it is there, a unit waits between its steps
+    bad-node-NAME       on this node every unit fails
+    SUBJECT.fails       units of this subject fail: `memory`, `nan`, `bug`, or `eat` (memory, until it is killed)
+    began/SUBJECT-SEED.ATTEMPT, loads/ATTEMPT      written here: what was begun, and each load of a model
+"""
+
+import os
+import sys
+import threading
+import types
+from pathlib import Path
+
+CONTROL = os.environ.get("SVDSTORY_LIGHT")
+
+
+def stub(name: str, **members) -> None:
+    module = types.ModuleType(name)
+    module.__dict__.update(members)
+    sys.modules[name] = module
+
+
+def read(name: str) -> str | None:
+    try:
+        return Path(CONTROL, name).read_text()
+    except FileNotFoundError:
+        return None
+
+
+def note(folder: str, name: str) -> None:
+    from svdstory.jobs.store import Attempt
+
+    Path(CONTROL, folder).mkdir(exist_ok=True)
+    Path(CONTROL, folder, f"{name}{Attempt.here()}").touch()
+
+
+class OutOfMemoryError(RuntimeError):
+    pass
+
+
+class NotFinite(ArithmeticError):
+    pass
+
+
+def load_model(spec, device=None):
+    note("loads", "")
+    return types.SimpleNamespace(spec=spec, device=types.SimpleNamespace(type="cpu"))
+
+
+def generate(model, prompts, method, *, seed, steps, size, on_step, **_):
+    import hashlib
+
+    from PIL import Image
+
+    note("began", f"{prompts.subject.replace(' ', '-')}-{seed}.")
+    node = os.environ["SLURMD_NODENAME"]
+    if read(f"bad-node-{node}") is not None:
+        raise RuntimeError(f"{node} is bad")
+    fails(read(f"{prompts.subject.split()[-1]}.fails"))
+    for step in range(steps):
+        threading.Event().wait(float(read("step_s") or 0))
+        on_step(step)
+        while read("hold") is not None:
+            threading.Event().wait(0.05)
+            on_step(step)
+    images = []
+    for prompt in prompts.prompts:
+        seedling = hashlib.sha256(f"{prompt} {method.switches()} {seed}".encode()).digest()
+        images.append(Image.frombytes("RGB", size, (seedling * (size[0] * size[1] * 3 // 32 + 1))[: size[0] * size[1] * 3]))
+    return types.SimpleNamespace(images=images, sample=Sample(len(images)), counters={})
+
+
+class Sample:
+    """As much of a sample as the worker writes down: empty masks."""
+
+    def __init__(self, images: int):
+        self.images, self.latents, self.masks = images, types.SimpleNamespace(shape=(images, 4, 8, 8)), self
+
+    def unflatten(self, *_):
+        return self
+
+    to = contiguous = unflatten
+
+
+def save(tensors: dict) -> bytes:
+    import numpy
+    from safetensors.numpy import save as save_arrays
+
+    return save_arrays({"masks": numpy.zeros((tensors["masks"].images, 4, 4), numpy.uint8)})
+
+
+def fails(how: str | None) -> None:
+    if how == "memory":
+        raise OutOfMemoryError("CUDA out of memory")
+    if how == "nan":
+        raise NotFinite("the latents hold inf or nan")
+    if how == "bug":
+        raise ValueError("a bug")
+    if how == "eat":
+        eaten = []
+        while True:
+            eaten.append(b"x" * (64 << 20))
+            threading.Event().wait(0.02)
+
+
+if CONTROL:
+    stub("torch", OutOfMemoryError=OutOfMemoryError, Tensor=object, device=object, uint8=None)
+    stub("safetensors.torch", save=save)
+    stub("svdstory.pipeline.generation", Generated=object, NotFinite=NotFinite, generate=generate)
+    stub("svdstory.pipeline.models", Model=object, load_model=load_model)
