@@ -1,13 +1,15 @@
 """CLIP through open_clip: image and text embeddings. B images or texts, D channels of the joint space."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from .random_weights import fill_randomly
@@ -24,9 +26,9 @@ TINY = {
 
 
 class ClipEmbedder:
-    """Unit-norm CLIP embeddings, fp32.
+    """Unit-norm CLIP embeddings, fp32. The network is built when it is first needed.
 
-    weights  a safetensors file for ARCHITECTURE; None: seeded random weights
+    weights  a safetensors file for ARCHITECTURE, with its sha256; None: seeded random weights
     tiny     the miniature instead of ViT-B/32
     """
 
@@ -34,20 +36,30 @@ class ClipEmbedder:
 
     def __init__(self, weights: Path | None, sha256: str | None = None, device: str = "cpu", batch: int = 64,
                  tiny: bool = False):
-        with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
-            self.model = _build(weights, tiny)
-        self.model.eval().requires_grad_(False).to(device)
-        self.preprocess = open_clip.transform.image_transform_v2(
-            open_clip.transform.PreprocessCfg(**self.model.visual.preprocess_cfg), is_train=False)
-        self.tokenize = open_clip.get_tokenizer(ARCHITECTURE)
-        self.device, self.batch = device, batch
+        self.weights, self.device, self.batch, self.tiny = weights, device, batch, tiny
+        size = TINY["vision_cfg"]["image_size"] if tiny else 224
         self.protocol = {
             "embedder": "clip: a miniature with two layers" if tiny else f"clip {ARCHITECTURE} (OpenAI)",
             "library": f"open_clip_torch {version('open_clip_torch')}",
             "weights": sha256 if weights else RANDOM,
-            "preprocessing": f"bicubic {self.model.visual.image_size[0]}, centre crop, CLIP mean and std",
+            "preprocessing": f"bicubic {size}, centre crop, CLIP mean and std",
         }
         self._texts: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
+            model = _build(self.weights, self.tiny)
+        return model.eval().requires_grad_(False).to(self.device)
+
+    @cached_property
+    def preprocess(self) -> Callable[[Image.Image], torch.Tensor]:
+        """open_clip's own, for this network: (3, h, w) from a picture."""
+        return image_transform_v2(PreprocessCfg(**self.model.visual.preprocess_cfg), is_train=False)
+
+    @cached_property
+    def tokenize(self) -> Callable[[list[str]], torch.Tensor]:
+        return open_clip.get_tokenizer(ARCHITECTURE)  # the vocabulary ships with open_clip
 
     @torch.inference_mode()
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -74,7 +86,7 @@ def _build(weights: Path | None, tiny: bool) -> torch.nn.Module:
         return open_clip.create_model(ARCHITECTURE, pretrained=str(weights))
     if tiny:
         model = open_clip.CLIP(**TINY)
-        preprocess = open_clip.transform.PreprocessCfg(size=TINY["vision_cfg"]["image_size"])
+        preprocess = PreprocessCfg(size=TINY["vision_cfg"]["image_size"])
         open_clip.model.set_model_preprocess_cfg(model, asdict(preprocess))
     else:
         model = open_clip.create_model(ARCHITECTURE, load_weights=False)

@@ -4,6 +4,7 @@ The architecture is DreamSim's own copy of DINO's, so that weights mean the same
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import nn
 from torchvision.transforms import functional as F
 
 from .random_weights import fill_randomly
+from .scorer import RANDOM
 
 CHECKPOINT = "checkpoints/dino_vitbase16_pretrain.pth"
 SIZE, PATCH = 224, 16
@@ -35,27 +37,33 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
 
 
-def staged_or_random(checkpoint: Path | None, tiny: bool, device: str, batch: int) -> tuple["DinoTokens", dict]:
-    """DINO from a staged checkpoint; without one, random weights: of ViT-B/16, or of a miniature. And its protocol."""
-    with torch.random.fork_rng(devices=[]):
-        model = VisionTransformer(embed_dim=64, depth=2, num_heads=2, qkv_bias=True) if tiny else vit_base(PATCH)
-    if checkpoint:
-        load_checkpoint(model, checkpoint)
-    else:
-        fill_randomly(model)
-    return DinoTokens(model, device, batch), {
-        "embedder": "dino: a miniature with two layers" if tiny else "dino_vitb16, tokens of the last layer",
-        "library": f"dreamsim {version('dreamsim')} (its copy of DINO's architecture)",
-        "preprocessing": f"bicubic {SIZE} × {SIZE} without crop, ImageNet mean and std",
-    }
-
-
 class DinoTokens:
-    """Patch tokens of DINO ViT-B/16's last layer for 224 × 224 pictures."""
+    """Patch tokens of DINO ViT-B/16's last layer for 224 × 224 pictures. The network is built when first needed.
 
-    def __init__(self, model: nn.Module, device: str = "cpu", batch: int = 64):
-        self.model = model.eval().requires_grad_(False).to(device)
-        self.device, self.batch = device, batch
+    checkpoint  DINO's file, with its sha256; None: seeded random weights
+    tiny        a miniature of two layers instead of ViT-B/16
+    """
+
+    def __init__(self, checkpoint: Path | None, sha256: str | None = None, device: str = "cpu", batch: int = 64,
+                 tiny: bool = False):
+        self.checkpoint, self.device, self.batch, self.tiny = checkpoint, device, batch, tiny
+        self.protocol = {
+            "embedder": "dino: a miniature with two layers" if tiny else "dino_vitb16, tokens of the last layer",
+            "library": f"dreamsim {version('dreamsim')} (its copy of DINO's architecture)",
+            "weights": sha256 if checkpoint else RANDOM,
+            "preprocessing": f"bicubic {SIZE} × {SIZE} without crop, ImageNet mean and std",
+        }
+
+    @cached_property
+    def model(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
+            small = {"embed_dim": 64, "depth": 2, "num_heads": 2, "qkv_bias": True}
+            model = VisionTransformer(**small) if self.tiny else vit_base(patch_size=PATCH)
+        if self.checkpoint:
+            load_checkpoint(model, self.checkpoint)
+        else:
+            fill_randomly(model)
+        return model.eval().requires_grad_(False).to(self.device)
 
     @torch.inference_mode()
     def tokens(self, images: Sequence[Image.Image]) -> np.ndarray:

@@ -8,7 +8,8 @@ import contextlib
 import io
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,38 +19,48 @@ from dreamsim import dreamsim
 from PIL import Image
 
 from ..strict import InputError
+from .random_dreamsim import write_random_dreamsim
+from .scorer import RANDOM
 
 HUB_ENTRY = "facebookresearch_dino_main"
 HUB_CODE = f"from {__package__}.dino import dino_vitb16\n"
 
 
 class DreamSimEmbedder:
-    """DreamSim's normalised embeddings, fp32: its distance is 1 - cos of two of them.
+    """DreamSim's normalised embeddings, fp32: its distance is 1 - cos of two of them. Loaded when first needed.
 
-    folder  where the release's files lie (`.../dreamsim`)
     kind    ensemble, dino_vitb16, clip_vitb32 or open_clip_vitb32
-    sha256  of the weights, or the mark of random ones
+    folder  where the release's files lie (`.../dreamsim`), with their sha256; None: seeded random weights
     """
 
     name = "dreamsim"
 
-    def __init__(self, kind: str, folder: Path, sha256: str, device: str = "cpu", batch: int = 64):
-        self.model, self.preprocess = _load(kind, folder, device)
-        self.device, self.batch = device, batch
+    def __init__(self, kind: str, folder: Path | None, sha256: str | None = None, device: str = "cpu",
+                 batch: int = 64):
+        self.kind, self.folder, self.device, self.batch = kind, folder, device, batch
         self.protocol = {
             "embedder": f"dreamsim {kind}",
             "library": f"dreamsim {version('dreamsim')}, peft {version('peft')}",
-            "weights": sha256,
+            "weights": sha256 if folder else RANDOM,
             "preprocessing": "bicubic 224 × 224 without crop, each backbone's mean and std",
         }
+
+    @cached_property
+    def loaded(self) -> tuple[torch.nn.Module, Callable[[Image.Image], torch.Tensor]]:
+        """The model, and its preprocessing: (1, 3, 224, 224) from a picture."""
+        if self.folder:
+            return _load(self.kind, self.folder, self.device)
+        with tempfile.TemporaryDirectory(prefix="svdstory-random-") as place:
+            write_random_dreamsim(self.kind, Path(place))
+            return _load(self.kind, Path(place), self.device)
 
     @torch.inference_mode()
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(B, D) float32, zero mean and unit norm; D = 1792 for the ensemble."""
-        parts = []
+        (model, preprocess), parts = self.loaded, []
         for start in range(0, len(images), self.batch):
-            pixels = torch.cat([self.preprocess(image) for image in images[start:start + self.batch]])  # B 3 224 224
-            parts.append(self.model.embed(pixels.to(self.device)).cpu().numpy())
+            pixels = torch.cat([preprocess(image) for image in images[start:start + self.batch]])  # B 3 224 224
+            parts.append(model.embed(pixels.to(self.device)).cpu().numpy())
         return np.concatenate(parts)
 
 

@@ -38,12 +38,12 @@ def token_masks(masks: np.ndarray) -> np.ndarray:
 class Layout:
     """Mean displacement of matched DINO tokens over a set's pairs, of whole images and of the subject alone."""
 
-    def __init__(self, name: str, network: DinoTokens, protocol: dict):
+    def __init__(self, name: str, network: DinoTokens):
         self.name, self.network = name, network
         self.protocol = {
             "scorer": name,
             "formula": f"mean over pairs of the displacement of mutual nearest tokens ({GRID} × {GRID}), in image sides",
-            **protocol,
+            **network.protocol,
             "background": "whole image; _subject: tokens inside the sampler's subject mask",
         }
 

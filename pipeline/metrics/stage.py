@@ -20,12 +20,16 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load
 
+from svdstory.jobs.plan import plan_path, read_plan
 from svdstory.jobs.store import Store
 
 from ..strict import canonical, digest
+from .cache import EmbeddingCache
+from .registry import load_scorer
 from .scorer import Scorer, UnitImages, Values
 
 SCHEMA = 1
+Report = Callable[[str, str], None]
 TENSORS = "tensors.safetensors"
 
 
@@ -38,8 +42,23 @@ class Scored:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def score_run(store: Store, keys: Iterable[str], scorer: Scorer, images_at_once: int = 64,
-              report: Callable[[str, str], None] = lambda key, state: None) -> Scored:
+def score_run(run: Path, name: str, *, device: str = "cpu", weights: Path | None = None, allow_random: bool = False,
+              batch: int = 64, report: Report = lambda key, state: None) -> Scored:
+    """Score all finished units of a run's plan with the scorer `name`; see `load_scorer` and `score_units`.
+
+    Raises InputError where there is no plan, for an unknown scorer, and for missing weights.
+    """
+    plan = read_plan(plan_path(run))
+    cache = EmbeddingCache(run / "scores" / "embeddings")
+    scorer = load_scorer(name, device, weights, cache, allow_random, batch)
+    try:
+        return score_units(Store(run), plan.units, scorer, batch, report)
+    finally:
+        cache.flush()
+
+
+def score_units(store: Store, keys: Iterable[str], scorer: Scorer, images_at_once: int = 64,
+                report: Report = lambda key, state: None) -> Scored:
     """Score the finished units among `keys` that lack fresh scores; the others' numbers stay as they are.
 
     A unit whose images are damaged is recorded as failed, and the next one is scored. `report` is told of each unit:
@@ -60,7 +79,7 @@ def score_run(store: Store, keys: Iterable[str], scorer: Scorer, images_at_once:
 
 
 def _batches(store: Store, keys: Iterable[str], scorer: Scorer, images_at_once: int, outcome: Scored,
-             report: Callable[[str, str], None]) -> Iterator[list[tuple[str, dict, UnitImages]]]:
+             report: Report) -> Iterator[list[tuple[str, dict, UnitImages]]]:
     """Units to score, loaded, in groups of about `images_at_once` images."""
     group: list[tuple[str, dict, UnitImages]] = []
     for key in keys:
