@@ -15,7 +15,7 @@ class NewMethod(MethodEntry):
 
 
 class Experiment(Strict):
-    """An experiment file. Unset seeds are each set's own; unset steps and size the model's own.
+    """An experiment file. Unset seeds are each set's own; unset steps, size and scorers the model's own.
 
     sets: groups (good, bad), names or paths of YAML files. methods: names of methods.yaml, or entries with a name.
     size: (width, height) in pixels. scorers: what `score` measures.
@@ -30,7 +30,7 @@ class Experiment(Strict):
     size: tuple[int, int] | None = None
     guidance: float = 5.0
     scheduler: str = "ddim"
-    scorers: tuple[str, ...] = ("clipscore",)
+    scorers: tuple[str, ...] | None = None
 
 
 def shipped_experiments() -> dict[str, Path]:

@@ -62,7 +62,7 @@ def of_pipeline(pipe) -> Model:
     from .modelspec import ModelSpec
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     spec = ModelSpec(name="user", source="folder", location=str(pipe.config.get("_name_or_path") or "user"),
-                     dtype=str(pipe.unet.dtype).removeprefix("torch."), steps=50, size=(size, size))
+                     dtype=str(pipe.unet.dtype).removeprefix("torch."), steps=50, size=(size, size), scorers=())
     return Model(spec, pipe, pipe.unet.device)
 
 

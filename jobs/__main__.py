@@ -1,0 +1,5 @@
+"""`python -m svdstory.jobs` is the `svdstory` command."""
+
+from .cli import main
+
+main()

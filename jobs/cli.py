@@ -1,0 +1,138 @@
+"""The `svdstory` command. Heavy imports stay inside the commands, so that --help and every login-node command is quick."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from svdstory.pipeline.strict import InputError
+
+app = typer.Typer(name="svdstory", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  rich_markup_mode=None,
+                  help="Consistent-subject image generation studies with SDXL. Start here: svdstory run")
+
+ExperimentName = Annotated[str, typer.Argument(help="A shipped experiment (demo, smoke, report, ...) or a YAML file.")]
+Model = Annotated[Optional[str], typer.Option(help="sdxl, tiny, miniature, or a folder in diffusers' layout.")]
+Out = Annotated[Optional[Path], typer.Option(help="The run folder. Default: results/EXPERIMENT-MODEL")]
+Names = Annotated[Optional[str], typer.Option(help="Names, separated by commas, instead of the experiment's.")]
+Numbers = Annotated[Optional[str], typer.Option(help="Numbers, separated by commas, instead of the experiment's.")]
+Steps = Annotated[Optional[int], typer.Option(help="Denoising steps.")]
+Size = Annotated[Optional[str], typer.Option(help="WIDTHxHEIGHT in pixels.")]
+Dtype = Annotated[Optional[str], typer.Option(help="float16, float32 or bfloat16.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+def planned(experiment: str, model, out, sets, methods, seeds, steps, size, dtype):
+    """The plan that the command line asks for, and its run folder."""
+    from .experiment import find_experiment, read_experiment
+    from .plan import make_plan
+
+    path = find_experiment(experiment)
+    changes = {"model": model, "steps": steps, "sets": sets and sets.split(","),
+               "methods": methods and methods.split(","), "seeds": seeds and numbers(seeds, "--seeds"),
+               "size": size and numbers(size.replace("x", ","), "--size")}
+    plan = make_plan(path.stem, read_experiment(path, **changes), path.parent, dtype)
+    return plan, out or Path("results") / f"{path.stem}-{Path(plan.model.name).name}"
+
+
+def numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {text!r}: expected whole numbers, for example 0,1,2 (or 1024x768 for a size).") \
+            from None
+
+
+@app.command()
+def run(experiment: ExperimentName = "demo", model: Model = None, out: Out = None, sets: Names = None,
+        methods: Names = None, seeds: Numbers = None, steps: Steps = None, size: Size = None, dtype: Dtype = None,
+        device: Annotated[Optional[str], typer.Option(help="cuda, cuda:1 or cpu. Default: a GPU if there is one.")] = None,
+        micro_batch: Annotated[Optional[int], typer.Option(min=1, help="Images per UNet call besides the anchors; "
+                                                           "less needs less memory. The images are the same.")] = None):
+    """Do an experiment here and now: plan, sample, score, reduce. Run it again to go on where it was stopped.
+
+    Example: svdstory run report --model tiny --sets bad
+    """
+    from .run import prepare, sample_all
+
+    plan, folder = planned(experiment, model, out, sets, methods, seeds, steps, size, dtype)
+    store = prepare(plan, folder)
+    cells, units = len(plan.cells), len(plan.units)
+    typer.echo(f"{folder}: {len(plan.sets)} prompt sets, {len(plan.methods)} methods, {cells} cells, {units} units; "
+               f"model {plan.model.name}, {plan.steps} steps, {plan.size[0]}x{plan.size[1]}", err=True)
+    outcome = sample_all(plan, store, device=device, micro_batch=micro_batch)
+    if outcome.stopped:
+        typer.echo(f"stopped: {outcome.stopped}. Run the same command again to go on.", err=True)
+    finish(folder, plan.scorers, device)
+
+
+def finish(folder: Path, scorers: tuple[str, ...], device: str | None) -> None:
+    """Score and reduce a run; exit status 1 if anything that it asks for is missing."""
+    from svdstory.pipeline.metrics.stage import score_run
+
+    from .reduce import reduce
+
+    for scorer in scorers:
+        score_run(folder, scorer, device=device or "cpu", allow_random=True)
+    result = reduce(folder)
+    typer.echo(result.summary)
+    raise typer.Exit(0 if result.complete else 1)
+
+
+@app.command()
+def plan(experiment: ExperimentName = "demo", model: Model = None, out: Out = None, sets: Names = None,
+         methods: Names = None, seeds: Numbers = None, steps: Steps = None, size: Size = None, dtype: Dtype = None):
+    """Show what a run would do: units, images and disk, checked as `run` and `submit` check them. Writes nothing.
+
+    Example: svdstory plan report
+    """
+    from .run import bytes_of
+    from .store import Store
+
+    made, folder = planned(experiment, model, out, sets, methods, seeds, steps, size, dtype)
+    present = Store(folder).present()
+    done = sum(key in present for key in made.units)
+    images = sum(len(made.sets[unit.set].settings) for unit in made.units.values())
+    space = sum(bytes_of(made, key) for key in made.units)
+    typer.echo(f"experiment  {experiment}: {made.about}\n"
+               f"run folder  {folder}" + (f" ({done} units there)" if done else "") + "\n"
+               f"model       {made.model.name} ({made.model.dtype}), {made.steps} steps of {made.scheduler}, "
+               f"{made.size[0]}x{made.size[1]}, guidance {made.guidance}\n"
+               f"sets        {len(made.sets)}: {', '.join(made.sets)}\n"
+               f"methods     {len(made.methods)}: {', '.join(made.methods)}\n"
+               f"cells       {len(made.cells)}, units {len(made.units)}, images {images}\n"
+               f"disk        at most {space / 1e9:.2f} GB, {images + 2 * len(made.units)} files")
+
+
+@app.command()
+def verify(run: RunFolder, deep: Annotated[bool, typer.Option(help="Compare every file's sha256.")] = False):
+    """Check that every unit of a run is there and sound. Exit status 1 if one is not.
+
+    Example: svdstory verify results/report-sdxl --deep
+    """
+    from .plan import plan_path, read_plan
+    from .store import Store
+
+    made, store = read_plan(plan_path(run)), Store(run)
+    problems = {key: problem for key in made.units if (problem := store.problem(key, deep))}
+    for key, problem in problems.items():
+        cell = made.units[key]
+        typer.echo(f"{key} ({cell.set}, {cell.method}, seed {cell.seed}): {problem}")
+    typer.echo(f"{len(made.units) - len(problems)} of {len(made.units)} units are sound"
+               + ("" if deep else " (sizes; --deep compares contents)"))
+    raise typer.Exit(1 if problems else 0)
+
+
+for module in ("report_cli", "score_cli", "cluster_cli"):
+    import_module(f".{module}", __package__).register(app)
+
+
+def main() -> None:
+    """The console script: bad input is one clear message and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"svdstory: {error}", file=sys.stderr)
+        sys.exit(2)

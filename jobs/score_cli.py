@@ -1,0 +1,77 @@
+"""The commands that measure: score, and how fast scoring is."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Scorers = Annotated[Optional[list[str]], typer.Option("--scorer", help="What to measure with; may be given several "
+                                                      "times. Default: the plan's scorers.")]
+Device = Annotated[Optional[str], typer.Option(help="cuda, cuda:1 or cpu. Default: a GPU if there is one.")]
+Weights = Annotated[Optional[Path], typer.Option(help="Folder of staged weights. Default: SVDSTORY_WEIGHTS or "
+                                                 "~/.cache/svdstory")]
+Batch = Annotated[int, typer.Option(min=1, help="Images that go through a network at once.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("score")(score)
+
+
+def score(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], scorer: Scorers = None,
+          device: Device = None, weights: Weights = None, batch: Batch = 64,
+          allow_random: Annotated[bool, typer.Option("--allow-random", help="Go on with random weights where none are "
+                                                     "staged; every table then says so.")] = False) -> None:
+    """Measure the finished units of a run that lack a scorer's numbers; `reduce` makes tables of them.
+
+    Example: svdstory score results/report-sdxl --scorer clipscore --scorer dreamsim
+
+    Scorers: clipscore, clip-i, dreamsim (also dreamsim:dino_vitb16, ...), background, layout. Run it again to go on
+    where it was stopped. Exit status 1 if a finished unit could not be scored.
+    """
+    from svdstory.pipeline.metrics.names import parts
+
+    from .plan import plan_path, read_plan
+
+    plan = read_plan(plan_path(run))
+    names = list(dict.fromkeys(scorer or plan.scorers))
+    for name in names:
+        parts(name)  # an unknown name is an error before any work
+    failed = sum(_score(run, plan, name, device, weights, batch, allow_random) for name in names)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _score(run: Path, plan, name: str, device: str | None, weights: Path | None, batch: int, allow_random: bool) -> int:
+    """Score with one scorer, with progress. Returns the number of units that could not be scored."""
+    import time
+
+    from svdstory.pipeline.metrics.stage import score_run
+
+    from .run import progress
+
+    before = time.monotonic()
+    with progress(len(plan.units)) as advance:
+        def report(key: str, state: str) -> None:
+            nonlocal before
+            now = time.monotonic()
+            cell = plan.units[key]
+            advance(f"{name}: {cell.set} {cell.method} seed {cell.seed}", {"scored": "done", "fresh": "found"}.get(
+                state, state), now - before)
+            before = now
+        outcome = score_run(run, name, device=device or best_device(), weights=weights, allow_random=allow_random,
+                            batch=batch, report=report)
+    done = len(outcome.scored) + len(outcome.fresh)
+    unfinished = len(plan.units) - done - len(outcome.failed)
+    typer.echo(f"{name}: {len(outcome.scored)} units scored, {len(outcome.fresh)} had scores"
+               + (f", {len(outcome.failed)} could not be scored" if outcome.failed else "")
+               + (f", {unfinished} units are not finished" if unfinished else ""))
+    for key, cause in outcome.failed.items():
+        cell = plan.units[key]
+        typer.echo(f"  {key} ({cell.set}, {cell.method}, seed {cell.seed}): {cause}")
+    return len(outcome.failed)
+
+
+def best_device() -> str:
+    """cuda where there is a GPU, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
