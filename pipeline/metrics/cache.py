@@ -41,7 +41,7 @@ class EmbeddingCache:
         if missing:
             vectors = embedder.embed([make() for make in missing.values()])  # N D
             self._vectors.update(zip(missing, vectors.astype(np.float32), strict=True))
-            self._unsaved += missing
+            self._unsaved += [key for key in missing if np.isfinite(self._vectors[key]).all()]
         if len(self._unsaved) >= SHARD:
             self.flush()
         return [np.stack([self._vectors[key] for key in names]) if view else None for names, view in zip(keys, views)]

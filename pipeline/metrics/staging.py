@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import urllib.error
 import urllib.request
 import zipfile
 from dataclasses import dataclass
@@ -119,16 +118,16 @@ def weights_hash(name: str, folder: Path) -> str:
 def stage(name: str, folder: Path) -> list[Path]:
     """Fetch what `folder` lacks for a scorer; for the login node. Returns all of the scorer's files.
 
-    Raises InputError where there is no network or a source lacks a file.
+    A file appears whole or not at all. Raises InputError where there is no network or a source lacks a file.
     """
     for source in dict.fromkeys(file.source for file in missing(name, folder)):
         wanted = [file for file in missing(name, folder) if file.source == source]
         try:
             _fetch(source, wanted, folder)
-        except (OSError, urllib.error.URLError, zipfile.BadZipFile) as error:
-            raise InputError(f"scorer {name!r}: {source} could not be fetched ({error}). Check this node's internet, "
-                             f"or copy these files by hand: {', '.join(str(folder / f.path) for f in wanted)}"
-                             ) from error
+        except Exception as error:  # the hub's, urllib's, zipfile's and the file system's have no common base
+            places = ", ".join(str(folder / file.path) for file in wanted)
+            raise InputError(f"scorer {name!r}: {source} could not be fetched ({type(error).__name__}: {error}). Run "
+                             f"this where there is internet (a login node), or copy by hand: {places}") from error
     require(name, folder)
     weights_hash(name, folder)
     return [file.found(folder) for file in files_of(name)]
@@ -138,28 +137,37 @@ def _fetch(source: str, wanted: list[WeightFile], folder: Path) -> None:
     if source.startswith("https://huggingface.co/"):
         from huggingface_hub import snapshot_download
 
-        target = folder / Path(wanted[0].path).parent
-        snapshot_download(CLIP_REPOSITORY, revision=CLIP_REVISION, local_dir=target,
+        snapshot_download(CLIP_REPOSITORY, revision=CLIP_REVISION, local_dir=folder / Path(wanted[0].path).parent,
                           allow_patterns=[Path(file.path).name for file in wanted])
         return
     target = folder / wanted[0].path
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = (folder / "dreamsim" / f".{source.rsplit('/', 1)[-1]}.{os.getpid()}")
+    partial = folder / "dreamsim" / f".{source.rsplit('/', 1)[-1]}.{os.getpid()}"
     try:
         with urllib.request.urlopen(source, timeout=60) as response, open(partial, "wb") as file:
             shutil.copyfileobj(response, file, 1 << 20)
         if source.endswith(".zip"):
-            _unpack(partial, folder / "dreamsim")
+            _unpack(partial, wanted, folder)
         else:
             partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack a DreamSim release. zipfile itself refuses to leave the folder."""
+def _unpack(archive: Path, wanted: list[WeightFile], folder: Path) -> None:
+    """Take the wanted files out of a DreamSim release, each by one rename; nothing else in it is unpacked."""
     with zipfile.ZipFile(archive) as content:
-        content.extractall(folder)
+        names = set(content.namelist())
+        for place in [place for file in wanted for place in (file.path, *file.any_of)]:
+            inside = place.removeprefix("dreamsim/")
+            if inside not in names:
+                continue
+            target = folder / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.{os.getpid()}")
+            with content.open(inside) as source, open(partial, "wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+            partial.replace(target)
 
 
 def _sha256(path: Path) -> str:

@@ -26,23 +26,20 @@ def pictures(count, size=(160, 96), seed=0):
 
 
 @pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory):
-    """A weights folder as `prefetch` leaves it, with random weights of the true architecture."""
-    folder = tmp_path_factory.mktemp("weights")
-    model = open_clip.create_model(ARCHITECTURE, load_weights=False)
+def library():
+    """open_clip's own way: model (random weights of the true architecture), preprocessing and tokenizer."""
+    model, _, preprocess = open_clip.create_model_and_transforms(ARCHITECTURE, load_weights=False)
     fill_randomly(model, seed=7)
-    path = folder / staging.CLIP_FILES[0].path
-    path.parent.mkdir(parents=True)
-    save_file(model.state_dict(), path)
-    return folder
+    return model.eval(), preprocess, open_clip.get_tokenizer(ARCHITECTURE)
 
 
 @pytest.fixture(scope="session")
-def library(clip_folder):
-    """open_clip's own way: model, preprocessing and tokenizer."""
-    model, _, preprocess = open_clip.create_model_and_transforms(
-        ARCHITECTURE, pretrained=str(clip_folder / staging.CLIP_FILES[0].path))
-    return model.eval(), preprocess, open_clip.get_tokenizer(ARCHITECTURE)
+def clip_folder(library, tmp_path_factory):
+    """A weights folder as `prefetch` leaves it, with the same weights."""
+    path = tmp_path_factory.mktemp("weights") / staging.CLIP_FILES[0].path
+    path.parent.mkdir(parents=True)
+    save_file(library[0].state_dict(), path)
+    return path.parents[2]
 
 
 @pytest.fixture(scope="session")
