@@ -4,8 +4,6 @@ The unit of analysis is the prompt set: a set's seeds are averaged first, sets a
 missing cell is never averaged away: a set that lacks one of its planned seeds is left out, and counted. No torch here.
 """
 
-import math
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -78,15 +76,14 @@ class Comparison:
 
 def summarise(measurements: Iterable[Measurement], seed: int = 0) -> list[Summary]:
     """A Summary for each metric, method and group (and "all"), in the order of first appearance."""
-    result = []
+    result, samples = [], []
     for (metric, method, group), cells in _by_group(measurements).items():
         complete = _complete_sets(cells)
-        values = np.array([np.mean(list(seeds.values())) for seeds in complete.values()])
-        present = sum(cell.value is not None for cell in cells)
-        result.append(Summary(metric, method, group, bootstrap(values, (seed, metric, method, group)), len(values),
-                              len({cell.set for cell in cells}) - len(values),
-                              sum(map(len, complete.values())), len(cells) - present))
-    return result
+        samples.append(np.array([np.mean(list(seeds.values())) for seeds in complete.values()]))
+        result.append(Summary(metric, method, group, None, len(complete),
+                              len({cell.set for cell in cells}) - len(complete), sum(map(len, complete.values())),
+                              sum(cell.value is None for cell in cells)))
+    return [replace(s, interval=interval) for s, interval in zip(result, bootstrap(samples, seed), strict=True)]
 
 
 def compare(measurements: Iterable[Measurement], baseline: str, seed: int = 0) -> list[Comparison]:
@@ -98,13 +95,27 @@ def compare(measurements: Iterable[Measurement], baseline: str, seed: int = 0) -
     methods = {method for _, method, _ in grouped}
     if baseline not in methods:
         raise ValueError(f"baseline {baseline!r} is not among the methods measured: {', '.join(sorted(methods))}")
-    result = []
+    result, samples = [], []
     for (metric, method, group), cells in grouped.items():
         reference = grouped.get((metric, baseline, group))
         if method == baseline or reference is None:
             continue
-        result.append(_compare(metric, method, baseline, group, cells, reference, seed))
-    return _holm_by_family(result)
+        differences, left_out = paired_differences(cells, reference)
+        samples.append(differences)
+        result.append(Comparison(metric, method, baseline, group, None, wilcoxon(differences), None, 0,
+                                 len(differences), left_out, int((differences > 0).sum())))
+    intervals = bootstrap(samples, seed)
+    return _holm_by_family([replace(c, difference=i) for c, i in zip(result, intervals, strict=True)])
+
+
+def paired_differences(cells: list[Measurement], reference: list[Measurement]) -> tuple[np.ndarray, int]:
+    """One difference for each set that is complete in both, its seeds averaged; and how many sets are not."""
+    ours, theirs = _complete_sets(cells), _complete_sets(reference)
+    planned = {cell.set for cell in cells} | {cell.set for cell in reference}
+    common = [s for s in ours if s in theirs and ours[s].keys() == theirs[s].keys()]
+    differences = np.array([np.mean([ours[s][k] - theirs[s][k] for k in ours[s]]) for s in common])
+    differences[np.abs(differences) < NOTHING] = 0
+    return differences, len(planned) - len(common)
 
 
 def excess(measurements: Iterable[Measurement], metric: str, reference: str, how: str) -> list[Measurement]:
@@ -132,22 +143,39 @@ def excess(measurements: Iterable[Measurement], metric: str, reference: str, how
     return result
 
 
-def bootstrap(values: np.ndarray, name: tuple) -> Interval | None:
-    """Mean of `values` (n,) with a BCa bootstrap interval, seeded by `name`. None for n = 0."""
-    if len(values) == 0:
+def bootstrap(samples: Sequence[np.ndarray], seed: int = 0) -> list[Interval | None]:
+    """For each sample (n,): its mean with a BCa bootstrap interval; None for n = 0.
+
+    Samples of the same n are resampled alike, so that an interval doesn't depend on what else is asked for.
+    """
+    found: list[Interval | None] = [_without_resampling(sample) for sample in samples]
+    by_size = defaultdict(list)
+    for index, sample in enumerate(samples):
+        if len(sample) > 1 and np.ptp(sample) >= NOTHING:
+            by_size[len(sample)].append(index)
+    for size, indices in by_size.items():
+        rows = max(1, 2**24 // (RESAMPLES * size))  # bounds memory: 2**24 numbers at once
+        for start in range(0, len(indices), rows):
+            some = indices[start:start + rows]
+            bounds = _bca(np.stack([samples[index] for index in some]), np.random.default_rng([seed, size]))
+            for index, low, high in zip(some, *bounds, strict=True):
+                found[index] = Interval(found[index].mean, float(low), float(high))
+    return found
+
+
+def _without_resampling(sample: np.ndarray) -> Interval | None:
+    """Of no values: nothing. Of one: no bounds. Of equal ones: an interval of no width (BCa would divide by zero)."""
+    if len(sample) == 0:
         return None
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Interval(mean, None, None)
-    if np.ptp(values) < NOTHING:  # nothing to resample; BCa would divide by zero
-        return Interval(mean, mean, mean)
-    generator = np.random.default_rng(zlib.crc32(repr(name).encode()))
-    found = stats.bootstrap((values,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="BCa",
-                            random_state=generator).confidence_interval
-    if not math.isfinite(found.low + found.high):  # BCa's acceleration is undefined for some tiny samples
-        found = stats.bootstrap((values,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES,
-                                method="percentile", random_state=generator).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
+    mean = float(np.mean(sample))
+    return Interval(mean, None, None) if len(sample) < 2 else Interval(mean, mean, mean)
+
+
+def _bca(samples: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, n) -> lower and upper bounds (rows,), each row's values resampled by the same draws."""
+    found = stats.bootstrap((samples,), np.mean, axis=1, confidence_level=CONFIDENCE, n_resamples=RESAMPLES,
+                            method="BCa", random_state=generator).confidence_interval
+    return found.low, found.high
 
 
 def wilcoxon(differences: np.ndarray) -> float | None:
@@ -169,18 +197,6 @@ def holm(p: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (m - rank) * p[index]))
         corrected[index] = highest
     return corrected
-
-
-def _compare(metric: str, method: str, baseline: str, group: str, cells: list[Measurement],
-             reference: list[Measurement], seed: int) -> Comparison:
-    ours, theirs = _complete_sets(cells), _complete_sets(reference)
-    planned = {cell.set for cell in cells} | {cell.set for cell in reference}
-    common = [s for s in ours if s in theirs and ours[s].keys() == theirs[s].keys()]
-    differences = np.array([np.mean([ours[s][k] - theirs[s][k] for k in ours[s]]) for s in common])
-    differences[np.abs(differences) < NOTHING] = 0
-    return Comparison(metric, method, baseline, group,
-                      bootstrap(differences, (seed, metric, method, baseline, group)), wilcoxon(differences), None, 0,
-                      len(common), len(planned) - len(common), int((differences > 0).sum()))
 
 
 def _holm_by_family(comparisons: list[Comparison]) -> list[Comparison]:

@@ -135,10 +135,11 @@ def stage(name: str, folder: Path) -> list[Path]:
 
 def _fetch(source: str, wanted: list[WeightFile], folder: Path) -> None:
     if source.startswith("https://huggingface.co/"):
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import hf_hub_download
 
-        snapshot_download(CLIP_REPOSITORY, revision=CLIP_REVISION, local_dir=folder / Path(wanted[0].path).parent,
-                          allow_patterns=[Path(file.path).name for file in wanted])
+        for file in wanted:
+            path = Path(file.path)
+            hf_hub_download(CLIP_REPOSITORY, path.name, revision=CLIP_REVISION, local_dir=folder / path.parent)
         return
     target = folder / wanted[0].path
     target.parent.mkdir(parents=True, exist_ok=True)
