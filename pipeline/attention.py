@@ -14,6 +14,7 @@ from . import noise
 from .injection import Correspondences
 from .masks import SubjectMasks
 from .methods import Method
+from .spectra import SpectraRecorder
 from .spectral_bank import SpectralBank
 
 
@@ -24,6 +25,7 @@ class Call:
     method: Method
     seed: int
     halves: int                                        # 2: uncond and cond, 1: cond alone
+    spectra: SpectraRecorder | None = None             # where the references' singular values are kept, on demand
     # of this pass
     bank: SpectralBank | None = None                   # the filters of the references' K and V
     masks: SubjectMasks | None = None                  # where attention is recorded
@@ -119,6 +121,8 @@ class ExtendedSelfAttention:
 
     def filtered(self, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
         """The anchors' K and V through the spectral filter: once per layer, half and step."""
+        if self.call.spectra is not None:
+            self.call.spectra.record(self.layer, self.call.step, k, v, anchors=len(self.call.rows))
         k, v = self.call.bank(self.layer, k, v, step=self.call.step, heads=heads)
         return k.unflatten(0, (self.call.halves, -1)), v.unflatten(0, (self.call.halves, -1))
 

@@ -19,6 +19,7 @@ from .attention import Call, ExtendedSelfAttention, RecordingCrossAttention
 from .injection import Correspondences, correspond
 from .masks import SubjectMasks
 from .methods import FreeU, Method
+from .spectra import SpectraRecorder
 from .spectral_bank import SpectralBank
 from .strict import InputError
 
@@ -81,14 +82,16 @@ class Sample:
 @torch.no_grad()
 def sample(unet, scheduler, conditioning: Conditioning, method: Method, *, seed: int, steps: int, guidance: float,
            latents: Tensor, micro_batch: int | None = None, exact_filter: bool = False,
+           spectra: SpectraRecorder | None = None,
            on_step: Callable[[Step], None] = lambda step: None) -> Sample:
     """Denoise `latents` (B, C, H, W), standard normal, into a set of images of one subject.
 
     `micro_batch`: images per UNet call besides the anchors (None: all); changes memory, not images. Guidance of 1
-    or less runs without the uncond half. `exact_filter`: spectral filters take their exact paths only. Raises InputError where the set and the method don't fit.
+    or less runs without the uncond half. `exact_filter`: spectral filters take their exact paths only. `spectra`
+    records the anchors' singular values. Raises InputError where the set and the method don't fit.
     """
     check(method, len(conditioning), latents.shape[-2:])
-    call = Call(method, seed, halves=2 if guidance > 1 else 1)
+    call = Call(method, seed, halves=2 if guidance > 1 else 1, spectra=spectra)
     settings = dict(steps=steps, guidance=guidance, micro_batch=micro_batch, exact=exact_filter, on_step=on_step)
     with attached(unet, call):
         first = denoise(unet, scheduler, conditioning, call, latents, **settings)
@@ -201,9 +204,12 @@ def attached(unet, call: Call):
         stack.callback(lambda: [module.set_processor(old) for module, old in saved])
         if call.method.freeu is not None:
             stack.enter_context(freeu(unet, call.method.freeu))
-        for module, processor in processors(unet, call):
+        chosen = list(processors(unet, call))
+        for module, processor in chosen:
             saved.append((module, module.processor))
             module.set_processor(processor)
+        if call.spectra is not None:
+            call.spectra.choose([p.layer for _, p in chosen if isinstance(p, ExtendedSelfAttention) and p.extends])
         yield
 
 
