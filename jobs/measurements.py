@@ -4,12 +4,17 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from svdstory.pipeline.metrics.names import METRICS, metric_name, parts
-from svdstory.pipeline.metrics.stage import image_hashes, read_score
+from svdstory.pipeline.metrics.names import METRICS, NAMES, metric_name, parts
+from svdstory.pipeline.metrics.stage import image_hashes, read_score, score_path
 
 from .plan import Plan
 from .statistics import Measurement, excess
 from .store import Store
+
+
+# What only means something beside plain sampling's number of the same set and seed.
+RELATIVE = {"background": "difference", "scene_leakage": "difference", "world_background": "difference",
+            "layout": "ratio", "layout_subject": "ratio", "world_layout": "ratio", "world_pose": "ratio"}
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,8 @@ class Measured:
     protocols: dict[str, dict]
 
 
-def read_measurements(plan: Plan, store: Store, scorers: Iterable[str]) -> Measured:
-    """Every planned cell under every metric of the scorers.
+def read_measurements(plan: Plan, store: Store, scorers: Iterable[str] | None = None) -> Measured:
+    """Every planned cell under every metric of the scorers; by default of those that the run was scored with.
 
     One protocol counts for each scorer: the one that most of its units were scored under. Numbers made under
     another, or from images that have changed since, are missing ones. Raises InputError for an unknown scorer.
@@ -29,7 +34,7 @@ def read_measurements(plan: Plan, store: Store, scorers: Iterable[str]) -> Measu
     cells: list[Measurement] = []
     protocols: dict[str, dict] = {}
     images, failures = _images(plan, store), store.failures()
-    for scorer in dict.fromkeys(scorers):
+    for scorer in dict.fromkeys(scored_with(store) if scorers is None else scorers):
         records = {key: read_score(store.run, scorer, key) for key in plan.units}
         counted = Counter(record["protocol_hash"] for record in records.values() if record)
         protocol_hash = max(counted, key=lambda h: (counted[h], h), default="")
@@ -47,15 +52,21 @@ def read_measurements(plan: Plan, store: Store, scorers: Iterable[str]) -> Measu
     return Measured(cells, protocols)
 
 
+def scored_with(store: Store) -> list[str]:
+    """The scorers whose numbers lie in the run, in the order of their names."""
+    folders = {path.name for path in (store.run / "scores").glob("*") if any(path.glob("*.json"))}
+    variants = (name + fill for name in NAMES for fill in ("", "+flat"))
+    return sorted(name for name in variants if score_path(store.run, name, "").parent.name in folders)
+
+
 def relative_to_plain(measured: Measured, plain: str = "sdxl") -> Measured:
-    """The same with two more kinds of metric where the method `plain` was measured: background similarity in excess
-    of plain sampling's (leakage), and layout displacement relative to plain sampling's, each by the same set and seed.
-    """
+    """The same and more, where the method `plain` was measured: background similarity in excess of plain sampling's
+    (leakage), layout displacement relative to plain sampling's, each by the same set and seed."""
     cells, protocols = list(measured.cells), dict(measured.protocols)
     if not any(cell.method == plain for cell in cells):
         return measured
     for metric, protocol in measured.protocols.items():
-        how = {"background": "difference", "layout": "ratio"}.get(metric.partition(":")[0].partition("_")[0])
+        how = RELATIVE.get(value_of(metric))
         more = excess(measured.cells, metric, plain, how) if how else []
         for cell in more:
             protocols[cell.metric] = {**protocol, "formula": f"{protocol.get('formula', '')}; {how} to {plain}'s "
@@ -66,8 +77,12 @@ def relative_to_plain(measured: Measured, plain: str = "sdxl") -> Measured:
 
 def higher_is_better(metric: str) -> bool:
     """Whether a higher number of this metric (of a run, or relative to plain sampling) is what one wants."""
-    value = metric.partition(" ")[0].partition("+")[0].partition(":")[0]
-    return next(better[value] for better in METRICS.values() if value in better)
+    return next(better[value_of(metric)] for better in METRICS.values() if value_of(metric) in better)
+
+
+def value_of(metric: str) -> str:
+    """The number's own name, without the scorer's variant and what it is relative to."""
+    return metric.partition(" ")[0].partition("+")[0].partition(":")[0]
 
 
 def _images(plan: Plan, store: Store) -> dict[str, dict[str, str] | None]:

@@ -15,6 +15,7 @@ BACKBONES = {  # the first is the default; tiny is a miniature with random weigh
     "dreamsim": DREAMSIM,
     "background": (*DREAMSIM, "clip", "tiny"),
     "layout": ("dino", "tiny"),
+    "world": ("judge",),
 }
 METRICS = {  # family -> its numbers; whether higher is better
     "clipscore": {"clipscore": True},
@@ -22,6 +23,8 @@ METRICS = {  # family -> its numbers; whether higher is better
     "dreamsim": {"dreamsim": False, "dreamsim_subject": False},
     "background": {"background": False},
     "layout": {"layout": True, "layout_subject": True},
+    "world": {"kind_accuracy": True, "scene_accuracy": True, "identity_distance": False, "body_hue_distance": False,
+              "scene_leakage": False, "world_background": False, "world_layout": True, "world_pose": True},
 }
 FILLED = ("clip-i", "dreamsim", "background")
 NAMES = tuple(family if backbone == kinds[0] else f"{family}:{backbone}"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..strict import InputError
 from . import staging
 from .cache import EmbeddingCache
 from .names import parts
@@ -21,6 +22,8 @@ def load_scorer(name: str, device: str = "cpu", folder: Path | None = None, cach
     """
     family, backbone, fill = parts(name)
     folder, cache = folder or staging.default_folder(), cache or EmbeddingCache()
+    if family == "world":
+        return _world(name, device)
     if not allow_random:
         staging.require(name, folder)
     staged = bool(staging.files_of(name)) and not staging.missing(name, folder)
@@ -54,3 +57,13 @@ def _embedder(backbone: str, weights: Path | None, sha256: str | None, device: s
     from .dreamsim_embedder import DreamSimEmbedder
 
     return DreamSimEmbedder(backbone, weights and weights.parent, sha256, device, batch)
+
+
+def _world(name: str, device: str) -> Scorer:
+    """The miniature's judge ships with svdstory. Raises InputError for an installation without it."""
+    from .world import World
+
+    weights = Path(__file__).parents[1] / "miniature" / "weights" / "judge.safetensors"
+    if not weights.is_file():
+        raise InputError(f"scorer {name!r}: {weights} is missing: this svdstory was installed without the miniature.")
+    return World(name, weights, staging.sha256(weights), device)

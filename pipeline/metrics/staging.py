@@ -74,9 +74,9 @@ def default_folder() -> Path:
 
 
 def files_of(name: str) -> list[WeightFile]:
-    """The files that a scorer needs; none for the miniatures. Raises InputError for an unknown scorer."""
+    """The files that a scorer needs; none for those that ship with svdstory. Raises InputError for an unknown scorer."""
     _, backbone, _ = parts(name)
-    return {"tiny": [], "clip": CLIP_FILES, "dino": DINO_FILES, **DREAMSIM_FILES}[backbone]
+    return {"tiny": [], "judge": [], "clip": CLIP_FILES, "dino": DINO_FILES, **DREAMSIM_FILES}[backbone]
 
 
 def missing(name: str, folder: Path) -> list[WeightFile]:
@@ -105,7 +105,7 @@ def weights_hash(name: str, folder: Path) -> str:
         before = known.get(place, {})
         stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
         same = {key: before.get(key) for key in stamp} == stamp
-        current[place] = {**stamp, "sha256": before["sha256"] if same else _sha256(path)}
+        current[place] = {**stamp, "sha256": before["sha256"] if same else sha256(path)}
     if current != known and os.access(folder, os.W_OK):
         partial = record.with_name(f".{record.name}.{os.getpid()}")
         partial.write_text(json.dumps(current, indent=1, sort_keys=True), encoding="utf-8")
@@ -171,7 +171,8 @@ def _unpack(archive: Path, wanted: list[WeightFile], folder: Path) -> None:
             partial.replace(target)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file, in hex."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -1,0 +1,133 @@
+"""How long scoring takes and what memory it needs, on a run made for the purpose: units of five pictures."""
+
+import json
+import os
+import platform
+import resource
+import tempfile
+import time
+import zlib
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.numpy import save
+
+from svdstory.jobs.store import Attempt, Store
+
+from .cache import EmbeddingCache
+from .registry import load_scorer
+from .stage import score_path, score_units
+
+IMAGES_IN_A_UNIT = 5
+SETTINGS = ("in the desert", "at the cafe", "in the mountains", "on the counter", "in the parking lot")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds to score all images: first; with embeddings cached but no scores; with nothing to do. Peak in MiB."""
+
+    scorer: str
+    weights: str
+    images: int
+    size: int
+    device: str
+    threads: int
+    load: float  # the machine's load average before: others at work make all of this slower
+    build_s: float
+    first_s: float
+    cached_s: float
+    again_s: float
+    peak_mib: float
+
+    @property
+    def images_per_s(self) -> float:
+        return self.images / self.first_s
+
+
+def time_scorer(name: str, images: int, size: int, device: str, batch: int = 64) -> Timing:
+    """Score `images` pictures of size × size with random or staged weights. Writes only to a temporary folder.
+
+    The peak is the process's: run one scorer per process.
+    """
+    with tempfile.TemporaryDirectory(prefix="svdstory-bench-") as place:
+        store, load = Store(Path(place)), os.getloadavg()[0]
+        keys = publish_pictures(store, images // IMAGES_IN_A_UNIT, size)
+        cache = EmbeddingCache(store.run / "scores" / "embeddings")
+        scorer, build = load_scorer(name, device, cache=cache, allow_random=True, batch=batch), time.perf_counter()
+        build_network(scorer)
+        build = time.perf_counter() - build
+        seconds = []
+        for round_ in ("first", "cached", "again"):
+            if round_ == "cached":
+                for key in keys:
+                    score_path(store.run, name, key).unlink()
+            began = time.perf_counter()
+            outcome = score_units(store, keys, scorer, batch)
+            cache.flush()
+            seconds.append(time.perf_counter() - began)
+            assert not outcome.failed and len(outcome.scored) + len(outcome.fresh) == len(keys)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Timing(name, scorer.protocol["weights"], len(keys) * IMAGES_IN_A_UNIT, size, device,
+                  torch.get_num_threads(), load, build, *seconds, peak)
+
+
+def build_network(scorer) -> None:
+    """Networks are built at the first image: do it before the clock starts."""
+    network = getattr(scorer, "embedder", None) or scorer.network
+    _ = network.loaded if hasattr(type(network), "loaded") else network.model
+
+
+def publish_pictures(store: Store, units: int, size: int) -> list[str]:
+    """Units of smooth random pictures. Twenty different ones; a text chunk makes each file, and so its hash, its own."""
+    rng = np.random.default_rng(0)
+    pictures = [_png(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8), size) for _ in range(20)]
+    masks = np.zeros((IMAGES_IN_A_UNIT, size // 16, size // 16), np.uint8)
+    masks[:, size // 64:size // 32, size // 64:size // 32] = 1
+    keys = [f"{unit:024x}" for unit in range(units)]
+    for unit, key in enumerate(keys):
+        files = {f"{i}.png": _told_apart(pictures[(unit * IMAGES_IN_A_UNIT + i) % 20], f"{key} {i}")
+                 for i in range(IMAGES_IN_A_UNIT)}
+        store.publish(key, {**files, "tensors.safetensors": save({"masks": masks})},
+                      {"set": {"name": f"set{unit}", "subject": "a bus"}, "images": IMAGES_IN_A_UNIT,
+                       "prompts": [f"A photo of a bus {where}" for where in SETTINGS]}, Attempt.here())
+    return keys
+
+
+def _png(cells: np.ndarray, size: int) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(cells).resize((size, size), Image.Resampling.BICUBIC).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _told_apart(png: bytes, text: str) -> bytes:
+    """The PNG with one more tEXt chunk before its end."""
+    chunk = b"tEXt" + b"unit\0" + text.encode()
+    return png[:-12] + (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + png[-12:]
+
+
+def write_report(timings: list[Timing], folder: Path, command: str) -> None:
+    """scoring.json and scoring.md; timings of other scorers that are there already stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "scoring.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["timings"] if path.exists() else []
+    ours = {(t.scorer, t.device) for t in timings}
+    kept = [t for t in known if (t["scorer"], t["device"]) not in ours] + [asdict(t) for t in timings]
+    content = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "torch": torch.__version__,
+               "command": command, "timings": sorted(kept, key=lambda t: (t["scorer"], t["device"]))}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    lines = ["# Scoring: time and memory", "", f"`{command}` for each scorer, one process each, on {content['machine']}, "
+             f"torch {content['torch']}.", "",
+             "first: PNGs read, checked, decoded, masked, embedded. cached: embeddings from the cache, scores made "
+             "again. again: nothing to do. load: the machine's load average at the start (2 cores: over 2 means that "
+             "others slowed this down).", "",
+             "| scorer | images | pixels | device | load | first s | images/s | per 1,000 images | cached s | again s | "
+             "peak MiB | weights |", "|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|---|"]
+    for t in (Timing(**t) for t in content["timings"]):
+        lines.append(f"| {t.scorer} | {t.images} | {t.size}² | {t.device} | {t.load:.1f} | {t.first_s:.1f} | "
+                     f"{t.images_per_s:.2f} | {1000 / t.images_per_s / 60:.1f} min | {t.cached_s:.1f} | {t.again_s:.1f} | "
+                     f"{t.peak_mib:.0f} | {t.weights[:16]} |")
+    (folder / "scoring.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,87 @@
+"""From score files to measurements: every planned cell is there, and each missing number says why."""
+
+from pathlib import Path
+
+import pytest
+
+from svdstory.jobs.experiment import Experiment
+from svdstory.jobs.measurements import higher_is_better, read_measurements, relative_to_plain, scored_with
+from svdstory.jobs.plan import make_plan
+from svdstory.jobs.store import Attempt, Store
+from svdstory.pipeline.metrics.stage import image_hashes, write_score
+
+
+class Fixed:
+    """A scorer as far as its files go."""
+
+    def __init__(self, name, weights="ab" * 32):
+        self.name, self.protocol = name, {"scorer": name, "formula": "f", "weights": weights}
+
+
+@pytest.fixture(scope="module")
+def plan():
+    """Two methods with two seeds of one set."""
+    experiment = Experiment(sets=("blue-bus",), methods=("sdxl", "unmasked"), model="tiny", seeds=(0, 1))
+    plan = make_plan("two", experiment, Path())
+    assert [(c.method, c.seed) for c in plan.cells] == [("sdxl", 0), ("sdxl", 1), ("unmasked", 0), ("unmasked", 1)]
+    return plan
+
+
+@pytest.fixture
+def store(tmp_path, plan):
+    """All units finished but the last, which failed; `background` scored for all that are finished."""
+    store = Store(tmp_path)
+    for number, planned in enumerate(plan.cells[:3]):
+        store.publish(planned.key, {"0.png": b"0" * (number + 1), "1.png": b"1"}, {"images": 2}, Attempt.here())
+        write_score(store.run, planned.key, Fixed("background"), image_hashes(store.manifest(planned.key)),
+                    {"background": 0.5 + number / 10, "background_pairs": [0.5]})
+    store.record_failure(plan.cells[3].key, "out of memory", "...", Attempt.here())
+    return store
+
+
+def values(measured, metric="background"):
+    return [(c.method, c.seed, c.value, c.cause) for c in measured.cells if c.metric == metric]
+
+
+def test_every_planned_cell_has_a_number_or_a_cause(plan, store):
+    found = values(read_measurements(plan, store))
+    assert found == [("sdxl", 0, 0.5, ""), ("sdxl", 1, 0.6, ""), ("unmasked", 0, 0.7, ""),
+                     ("unmasked", 1, None, "out of memory")]
+
+
+def test_leakage_beyond_plain_sampling_keeps_the_hole(plan, store):
+    measured = relative_to_plain(read_measurements(plan, store))
+    found = values(measured, "background excess over sdxl")
+    assert found[2][2] == pytest.approx(0.2) and found[3][2:] == (None, "out of memory")
+    assert "difference to sdxl's" in measured.protocols["background excess over sdxl"]["formula"]
+
+
+def test_numbers_of_another_protocol_are_never_mixed_in(plan, store):
+    key = plan.cells[2].key
+    write_score(store.run, key, Fixed("background", "random (no weights staged)"), image_hashes(store.manifest(key)),
+                {"background": 0.99})
+    measured = read_measurements(plan, store)
+    assert values(measured)[2] == ("unmasked", 0, None, "scored under another protocol")
+    assert measured.protocols["background"]["weights"] == "ab" * 32
+
+
+def test_numbers_of_other_images_do_not_count(plan, store):
+    write_score(store.run, plan.cells[0].key, Fixed("background"), {"0.png": "other", "1.png": "other"},
+                {"background": 0.99})
+    assert values(read_measurements(plan, store))[0][3] == "images changed since they were scored"
+
+
+def test_a_scorer_that_was_never_run_leaves_all_its_cells_missing(plan, store):
+    found = values(read_measurements(plan, store, ["clipscore"]), "clipscore")
+    assert [cause for *_, cause in found] == ["not scored"] * 3 + ["out of memory"]
+
+
+def test_the_scorers_of_a_run_are_found_by_their_folders(plan, store):
+    write_score(store.run, plan.cells[0].key, Fixed("dreamsim:dino_vitb16+flat"), {}, {"dreamsim": 0.1})
+    assert scored_with(store) == ["background", "dreamsim:dino_vitb16+flat"]
+
+
+def test_whether_higher_is_better_is_known_for_every_variant():
+    assert higher_is_better("clipscore") and higher_is_better("layout relative to sdxl")
+    assert not higher_is_better("dreamsim_subject:dino_vitb16+flat")
+    assert not higher_is_better("background excess over sdxl")

@@ -1,0 +1,60 @@
+"""The miniature's ground truth as a scorer: the judge's readings through the world's own functions."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from svdstory.pipeline.metrics.scorer import UnitImages
+from svdstory.pipeline.metrics.world import World, kind_of, scenes_of
+from svdstory.pipeline.miniature.judges import Judge, load_judge, read_pictures, save_judge
+from svdstory.pipeline.strict import InputError
+from svdstory.pipeline.world import draw_view, render, truth
+
+PROMPTS = ["A photo of a gift box in the snow", "A photo of a gift box under the sea"]
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory):
+    """A judge with random weights, saved and loaded as the trained one."""
+    folder = tmp_path_factory.mktemp("judge")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_judge(Judge(), folder)
+    return World("world", folder / "judge.safetensors", "sha")
+
+
+def unit(count=2):
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(render(draw_view(rng, kind="gift box", scene=scene)).image)
+                for scene in ("snow", "sea")[:count]]
+    return UnitImages(pictures, PROMPTS[:count], "a gift box")
+
+
+def test_the_numbers_are_the_worlds_own_functions_of_the_judges_readings(scorer):
+    pictures = np.stack([np.asarray(image) for image in unit().images])
+    readings = read_pictures(load_judge(scorer.weights.parent), pictures)
+    values = scorer.score(unit())
+    assert values["identity_distance"] == pytest.approx(truth.identity_distance(readings), abs=1e-6)
+    assert values["scene_leakage"] == pytest.approx(truth.background_leakage(readings, ["snow", "sea"]), abs=1e-6)
+    assert values["world_background"] == pytest.approx(truth.background_similarity(pictures, readings), abs=1e-6)
+
+
+def test_units_scored_together_get_the_same_numbers_as_alone(scorer):
+    together = scorer.score_many([unit(1), unit(2)])
+    assert together[0].keys() == {"kind_accuracy", "scene_accuracy"}  # a single picture has no pairs
+    assert together[1] == pytest.approx(scorer.score(unit(2)), abs=1e-5)
+
+
+def test_kind_and_scenes_are_read_from_subject_and_prompts():
+    assert kind_of(unit()) == "gift box" and scenes_of(unit()) == ["snow", "sea"]
+
+
+def test_sets_outside_the_world_and_pictures_of_another_size_are_refused(scorer):
+    images = list(unit().images)
+    with pytest.raises(InputError, match="'a doctor' is none of the miniature's"):
+        scorer.score(UnitImages(images, PROMPTS, "a doctor"))
+    with pytest.raises(InputError, match="ends in none of the miniature's settings"):
+        scorer.score(UnitImages(images, [PROMPTS[0], "a gift box at the cafe"], "a gift box"))
+    with pytest.raises(InputError, match="128×128"):
+        scorer.score(UnitImages([image.resize((128, 128)) for image in images], PROMPTS, "a gift box"))
