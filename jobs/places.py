@@ -1,15 +1,17 @@
-"""What a run holds: for each cell of its plan the images, or a hole and its cause; and the numbers scored so far."""
+"""What a run holds: for each cell of its plan the images, or a hole and its cause; and the numbers."""
 
-import json
-import os
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from svdstory.pipeline.metrics.names import NAMES
+from svdstory.pipeline.metrics.stage import score_path
+
+from .measurements import Measured, read_measurements, relative_to_plain
 from .plan import Cell, Plan, plan_path, read_plan
+from .statistics import Measurement
 from .store import Failure, Store
 
 DONE, FAILED, MISSING, CORRUPT = "done", "failed", "missing", "corrupt"
@@ -44,27 +46,13 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What one scorer said. values: unit key -> metric -> number; per unit only (no lists)."""
-
-    scorer: str
-    protocol: dict
-    values: dict[str, dict[str, float]]
-
-    @property
-    def random(self) -> bool:
-        """Whether its weights are random, so that the numbers mean nothing."""
-        return "random" in str(self.protocol.get("weights", "")).lower()
-
-
-@dataclass(frozen=True)
 class Study:
-    """A run, read once: its plan, its places in the plan's order, its scores."""
+    """A run, read once: its plan, its places in the plan's order, its measurements."""
 
     run: Path
     plan: Plan
     places: tuple[Place, ...]
-    scores: tuple[Scores, ...]
+    measured: Measured
 
     @cached_property
     def by_set(self) -> dict[str, list[Place]]:
@@ -73,11 +61,24 @@ class Study:
             found[place.cell.set].append(place)
         return found
 
+    @cached_property
+    def numbers(self) -> dict[str, dict[tuple[str, str, int], Measurement]]:
+        """Metric -> (set, method, seed) -> its measurement."""
+        found: dict[str, dict[tuple[str, str, int], Measurement]] = {}
+        for m in self.measured.cells:
+            found.setdefault(m.metric, {})[m.set, m.method, m.seed] = m
+        return found
+
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing anything: shown on every grid and table."""
-        notes = [f"{self.plan.model.name}: {self.plan.model.note}"] if self.plan.model.note else []
-        return notes + [f"{s.scorer}: random weights - these numbers mean nothing" for s in self.scores if s.random]
+        """What a reader must know before believing the images."""
+        return [f"{self.plan.model.name}: {self.plan.model.note}"] if self.plan.model.note else []
+
+    @property
+    def number_notes(self) -> list[str]:
+        """What a reader must know before believing a number: on every table and plot."""
+        random = {p["scorer"] for p in self.measured.protocols.values() if is_random(p)}
+        return self.notes + [f"{scorer}: random weights - its numbers mean nothing" for scorer in sorted(random)]
 
     def counts(self) -> dict[str, Counter]:
         """State -> cause -> number of cells. Causes of damage are counted together."""
@@ -86,10 +87,19 @@ class Study:
             found[place.state][place.cause if place.state == FAILED else ""] += 1
         return found
 
-    def replaced(self, damage: dict[str, str]) -> "Study":
-        """With the units of `damage` (key -> cause) as holes."""
-        return replace(self, places=tuple(p.damaged(damage[p.cell.key]) if p.cell.key in damage else p
-                                          for p in self.places))
+    def damaged(self, damage: dict[str, str]) -> "Study":
+        """With the units of `damage` (key -> cause) as holes, without numbers."""
+        if not damage:
+            return self
+        places = tuple(p.damaged(damage[p.cell.key]) if p.cell.key in damage else p for p in self.places)
+        holes = {(p.cell.set, p.cell.method, p.cell.seed): p.hole for p in places if p.cell.key in damage}
+        cells = [replace(m, value=None, cause=holes[m.set, m.method, m.seed])
+                 if (m.set, m.method, m.seed) in holes else m for m in self.measured.cells]
+        return Study(self.run, self.plan, places, replace(self.measured, cells=cells))
+
+
+def is_random(protocol: dict) -> bool:
+    return "random" in str(protocol.get("weights", "")).lower()
 
 
 def read_study(run: Path) -> Study:
@@ -99,7 +109,15 @@ def read_study(run: Path) -> Study:
     with ThreadPoolExecutor(8) as pool:             # a network file system answers many questions at once
         units = dict(zip(plan.units, pool.map(lambda key: read_unit(store, key, failures.get(key, [])), plan.units)))
     places = tuple(replace(units[cell.key], cell=cell) for cell in plan.cells)
-    return Study(run, plan, places, tuple(read_scores(run, units)))
+    measured = read_measurements(plan, store, scorers_of(run, plan))
+    return Study(run, plan, places, relative_to_plain(measured) if "sdxl" in plan.methods else measured)
+
+
+def scorers_of(run: Path, plan: Plan) -> list[str]:
+    """The plan's scorers, and the others that have scored this run."""
+    known = [*NAMES, *(f"{name}+flat" for name in NAMES)]
+    there = [name for name in known if score_path(run, name, "").parent.is_dir()]
+    return list(dict.fromkeys([*plan.scorers, *there]))
 
 
 def read_unit(store: Store, key: str, failures: list[Failure]) -> Place:
@@ -117,33 +135,3 @@ def read_unit(store: Store, key: str, failures: list[Failure]) -> Place:
     if problem == "missing" and failures:
         return Place(nowhere, FAILED, failures[-1].cause)
     return Place(nowhere, MISSING) if problem == "missing" else Place(nowhere, CORRUPT, problem)
-
-
-def read_scores(run: Path, units: dict[str, Place]) -> list[Scores]:
-    """RUN/scores/<scorer>/<key>.json, for the plan's units. Unreadable ones and those of other images don't count."""
-    found = []
-    for folder in sorted(p for p in (run / "scores").glob("*") if p.is_dir()):
-        names = sorted(e.name for e in os.scandir(folder) if e.name.endswith(".json") and e.name[:-5] in units)
-        read = {name[:-5]: content for name in names if (content := _read_json(folder / name))
-                and list(content.get("images", {}).values()) == [p.sha256 for p in units[name[:-5]].pictures]}
-        if read:
-            protocols = [content.get("protocol", {}) for content in read.values()]
-            protocol = next((p for p in protocols if "random" in str(p.get("weights")).lower()), protocols[0])
-            values = {key: _numbers(content.get("values", {})) for key, content in read.items()}
-            found.append(Scores(protocol.get("scorer", folder.name), protocol, values))
-    return found
-
-
-def _numbers(values: dict) -> dict[str, float]:
-    return {name: float(v) for name, v in sorted(values.items()) if isinstance(v, (int, float))}
-
-
-def _read_json(path: Path) -> dict | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-Progress = Callable[[str], None]

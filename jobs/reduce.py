@@ -52,19 +52,19 @@ def reduce(run: Path, *, lang: str = "en", report: Callable[[str], None] = lambd
     run = Path(run)
     study, draft = read_study(run), Draft(run)
     names = file_names(study)
-    study = study.replaced(find_damage(study, names, report))
+    study = study.damaged(find_damage(study, names, report))
     try:
         for set_name, places in study.by_set.items():
             report(f"grid {set_name}")
             add_grid(draft, study, set_name, places, pack_path(run, names[set_name]), names[set_name])
         add_overview(draft, study, names)
-        draft.add("metrics.csv", ["metrics", *described_places(study), [s.__dict__ for s in study.scores]],
+        draft.add("metrics.csv", ["metrics", described_places(study), described_numbers(study)],
                   lambda: metrics_csv(study))
         draft.add("index.html", page_inputs(study, names), lambda: write_page(study, names))
         draft.swap()
     finally:
         draft.discard()
-    return ReduceResult(draft.report, study.counts(), tuple(draft.made), tuple(draft.kept), tuple(study.notes))
+    return ReduceResult(draft.report, study.counts(), tuple(draft.made), tuple(draft.kept), tuple(study.number_notes))
 
 
 def find_damage(study: Study, names: dict[str, str], report: Callable[[str], None]) -> dict[str, str]:
@@ -143,6 +143,11 @@ def describe(place: Place) -> list:
 
 def described_places(study: Study) -> list[list]:
     return [describe(place) for place in study.places]
+
+
+def described_numbers(study: Study) -> list:
+    return [study.measured.protocols, [[m.metric, m.method, m.set, m.seed, m.value, m.cause]
+                                       for m in study.measured.cells]]
 
 
 def pack_path(run: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from svdstory.jobs.experiment import Experiment
 from svdstory.jobs.plan import Plan, make_plan, write_plan
 from svdstory.jobs.store import Attempt, Store
-from svdstory.pipeline.metrics.stage import SCHEMA
+from svdstory.pipeline.metrics.stage import SCHEMA, score_path
 
 SMALL = {"sets": ("blue-bus", "red-fox"), "methods": ("sdxl", "consistory", "svd-log"), "seeds": (0, 1)}
 
@@ -54,8 +54,8 @@ def score(run: Path, plan: Plan, scorer: str, metrics: dict[str, float], weights
         values = {name: round(level + 0.1 * levels[cell.method] + 0.05 * random.Random(f"{key}{name}").random(), 6)
                   for name, level in metrics.items()}
         record = {"schema": SCHEMA, "key": key, "scorer": scorer, "protocol_hash": "0" * 12,
-                  "protocol": {"scorer": scorer, "weights": weights}, "values": values,
+                  "protocol": {"scorer": scorer, "embedder": "a test", "library": "none", "weights": weights}, "values": values,
                   "images": {n: f["sha256"] for n, f in files.items() if n.endswith(".png")}}
-        path = run / "scores" / scorer / f"{key}.json"
+        path = score_path(run, scorer, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record))

@@ -1,0 +1,93 @@
+"""What a run's numbers say, computed once and kept in report/statistics.json: means, differences, and which metrics
+stand for consistency, alignment, leakage and layout."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from .measurements import higher_is_better
+from .places import Study
+from .statistics import Comparison, Interval, Summary, compare, summarise
+
+BASELINES = ("consistory", "sdxl")        # the first of them that is planned; otherwise the plan's first method
+AXES = {   # what is asked -> the metrics that answer it, best first; a backbone's name may follow after a colon
+    "consistency": ("dreamsim_subject", "dreamsim", "clip_i_subject", "clip_i"),
+    "alignment": ("clipscore",),
+    "leakage": ("background excess",),
+    "layout": ("layout_subject relative", "layout relative"),
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Summaries and comparisons of all metrics. baseline: what methods are compared to."""
+
+    baseline: str
+    summaries: tuple[Summary, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @cached_property
+    def _summary(self) -> dict[tuple[str, str, str], Summary]:
+        return {(s.metric, s.method, s.group): s for s in self.summaries}
+
+    @cached_property
+    def _comparison(self) -> dict[tuple[str, str, str], Comparison]:
+        return {(c.metric, c.method, c.group): c for c in self.comparisons}
+
+    @cached_property
+    def axes(self) -> dict[str, str]:
+        """Axis -> the metric that stands for it, of those that have numbers."""
+        there = list(dict.fromkeys(s.metric for s in self.summaries if s.interval is not None))
+        found = {}
+        for axis, wanted in AXES.items():
+            for stem in wanted:
+                fits = [m for m in there if m == stem or m.startswith((stem + ":", stem + "+")) or _plain(m) == stem]
+                if fits:
+                    found[axis] = fits[0]
+                    break
+        return found
+
+    def mean(self, metric: str, method: str, group: str = "all") -> Interval | None:
+        summary = self._summary.get((metric, method, group))
+        return summary.interval if summary else None
+
+    def summary(self, metric: str, method: str, group: str = "all") -> Summary | None:
+        return self._summary.get((metric, method, group))
+
+    def versus(self, metric: str, method: str, group: str = "all") -> Comparison | None:
+        return self._comparison.get((metric, method, group))
+
+
+def _plain(metric: str) -> str:
+    """`background:tiny excess over sdxl` -> `background excess`"""
+    name, _, rest = metric.partition(" ")
+    return f"{name.partition(':')[0].partition('+')[0]} {rest.partition(' ')[0]}"
+
+
+def better(metric: str) -> int:
+    """+1 where a higher number is what one wants, -1 where a lower one is."""
+    return 1 if higher_is_better(metric) else -1
+
+
+def baseline_of(study: Study) -> str:
+    return next((b for b in BASELINES if b in study.plan.methods), next(iter(study.plan.methods)))
+
+
+def find(study: Study) -> Findings:
+    """Compute them: a few seconds for thousands of cells."""
+    cells, baseline = study.measured.cells, baseline_of(study)
+    comparisons = compare(cells, baseline) if cells else []
+    return Findings(baseline, tuple(summarise(cells)), tuple(comparisons))
+
+
+def to_json(findings: Findings) -> bytes:
+    return json.dumps(asdict(findings), indent=0, sort_keys=True).encode()
+
+
+def from_json(content: bytes) -> Findings:
+    read = json.loads(content)
+    def interval(value):
+        return Interval(**value) if value else None
+    return Findings(read["baseline"],
+                    tuple(Summary(**{**s, "interval": interval(s["interval"])}) for s in read["summaries"]),
+                    tuple(Comparison(**{**c, "difference": interval(c["difference"])}) for c in read["comparisons"]))
