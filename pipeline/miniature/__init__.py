@@ -1,0 +1,1 @@
+"""SDXL in miniature, trained on the world: its architecture, its training, its judges and the shipped weights."""

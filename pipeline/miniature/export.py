@@ -1,0 +1,36 @@
+"""Publishes a trained miniature as a folder that plain `StableDiffusionXLPipeline.from_pretrained` loads."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+
+from .architecture import build_pipeline
+from .diffusion import Denoiser
+from .tokens import write_plain_vocabulary
+
+LARGEST = 16 * 2**20  # bytes, of the whole folder
+
+
+def miniature(vae: AutoencoderKL, denoiser: Denoiser) -> StableDiffusionXLPipeline:
+    """The stock pipeline around trained parts, as they are."""
+    return build_pipeline(vae, denoiser.unet, (denoiser.text_encoder, denoiser.text_encoder_2))
+
+
+def export(vae: AutoencoderKL, denoiser: Denoiser, folder: Path) -> int:
+    """Write the pipeline in fp16 to `folder` (weights in safetensors); returns its size in bytes.
+
+    Works on copies: the trained parts keep their precision. Raises ValueError if the folder grows past 16 MiB.
+    """
+    pipeline = miniature(copy.deepcopy(vae).cpu(), copy.deepcopy(denoiser).cpu()).to(dtype=torch.float16)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    for name in ("tokenizer", "tokenizer_2"):
+        write_plain_vocabulary(folder / name)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if size > LARGEST:
+        raise ValueError(f"{folder}: the exported miniature has {size} bytes, at most {LARGEST} are allowed. "
+                         "Make the UNet smaller in architecture.py.")
+    return size

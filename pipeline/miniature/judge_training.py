@@ -1,0 +1,183 @@
+"""Trains the judge on renders, and on renders made as bad as a half-trained model's: blurred, noisy, decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
+from svdstory.pipeline.world import KINDS, PATTERNS, SCENE_NAMES, Picture
+from svdstory.pipeline.world.truth import Reading, hue_angle, true_reading
+
+from .judges import PATCHES, Findings, Judge, read_pictures, save_judge
+from .progress import Clock, Log, learning_rate, load_checkpoint, save_atomically, seeded_weights
+from .stream import batches, picture, pixels
+
+PEAK = 2e-3
+BATCH = 32
+POOL = 64  # batches kept, each seen again with other mixtures and flaws
+FRESH = 4  # one step in FRESH brings a new batch
+MIXED = 0.5  # share of pictures that show a piece of another one's scene
+SAVE_EVERY = 60.0
+
+
+@dataclass
+class Truth:
+    """Targets of a batch, as tensors; hue vectors (B, 2) are (cos, sin), patch_scene (B, scenes, P, P)."""
+
+    kind: torch.Tensor
+    scene: torch.Tensor
+    body: torch.Tensor
+    accent: torch.Tensor
+    pattern: torch.Tensor
+    shape: torch.Tensor
+    mask: torch.Tensor  # (B, S, S), 0 or 1
+
+
+def truth_of(pictures: list[Picture]) -> Truth:
+    """The truth of rendered pictures as training targets."""
+    def hues(degrees: list[int]) -> torch.Tensor:
+        radians = torch.tensor(degrees, dtype=torch.float32).deg2rad()
+        return torch.stack([radians.cos(), radians.sin()], dim=1)
+
+    identities = [one.view.identity for one in pictures]
+    return Truth(
+        kind=torch.tensor([KINDS.index(one.view.kind) for one in pictures]),
+        scene=torch.tensor([SCENE_NAMES.index(one.view.scene) for one in pictures]),
+        body=hues([one.body_hue for one in identities]),
+        accent=hues([one.accent_hue for one in identities]),
+        pattern=torch.tensor([PATTERNS.index(one.pattern) for one in identities]),
+        shape=torch.tensor([one.shape for one in identities]),
+        mask=torch.from_numpy(np.stack([one.mask for one in pictures])).float(),
+    )
+
+
+def mix_scenes(images: torch.Tensor, truth: Truth, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Let a box of each mixed picture's background show the next picture's.
+
+    Returns images (B, 3, S, S) and the share of each scene in each patch, (B, scenes, P, P). Subjects stay whole.
+    """
+    count, size = len(images), images.shape[-1]
+    corners = torch.rand(2, 2, count, generator=generator).sort(dim=0).values * size
+    along = torch.arange(size)
+    inside = (along >= corners[0, :, :, None]) & (along < corners[1, :, :, None])  # (2, B, S)
+    taken = inside[0][:, :, None] & inside[1][:, None, :]
+    taken &= (torch.rand(count, generator=generator) < MIXED)[:, None, None]
+    taken &= (truth.mask + truth.mask.roll(1, dims=0)) == 0
+    mixed = torch.where(taken[:, None], images.roll(1, dims=0), images)
+    own = F.one_hot(truth.scene, len(SCENE_NAMES)).float()[:, :, None, None]
+    share = F.avg_pool2d(taken[:, None].float(), size // PATCHES)  # (B, 1, P, P)
+    return mixed, own * (1 - share) + own.roll(1, dims=0) * share
+
+
+@torch.no_grad()
+def spoil(images: torch.Tensor, vae: AutoencoderKL, generator: torch.Generator) -> torch.Tensor:
+    """A third decoded from noisy latents, a third blurred, all a little noisy, paler or darker. (B, 3, S, S)."""
+    third = len(images) // 3
+    latents = vae.encode(images[:third]).latent_dist.mode()
+    amount = 0.35 * torch.rand(third, 1, 1, 1, generator=generator)
+    decoded = vae.decode(latents + amount * torch.randn(latents.shape, generator=generator)).sample.clamp(-1, 1)
+    blurred = F.avg_pool2d(F.pad(images[third:2 * third], (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    spoilt = torch.cat([decoded, blurred, images[2 * third:]])
+    noise = 0.12 * torch.rand(len(images), 1, 1, 1, generator=generator)
+    contrast = 1 + 0.3 * (torch.rand(len(images), 1, 1, 1, generator=generator) - 0.5)
+    return (spoilt * contrast + noise * torch.randn(images.shape, generator=generator)).clamp(-1, 1)
+
+
+def judge_loss(found: Findings, truth: Truth, patch_scene: torch.Tensor) -> torch.Tensor:
+    """All heads at once. The picture's scene is asked only where the picture shows it in most of its patches."""
+    outside = 1.0 - F.avg_pool2d(truth.mask[:, None], truth.mask.shape[-1] // PATCHES)[:, 0]  # (B, P, P)
+    patches = -(patch_scene * found.patch_scene.log_softmax(dim=1)).sum(dim=1)
+    whole = patch_scene.mean(dim=(2, 3))
+    return (
+        F.cross_entropy(found.kind, truth.kind)
+        + F.cross_entropy(found.scene, whole)
+        + (patches * outside).sum() / outside.sum()
+        + 2 * F.mse_loss(found.body, truth.body)
+        + 2 * F.mse_loss(found.accent, truth.accent)
+        + F.cross_entropy(found.pattern, truth.pattern)
+        + 4 * F.mse_loss(found.shape, truth.shape)
+        + 2 * F.binary_cross_entropy_with_logits(found.mask, truth.mask)
+    )
+
+
+def judge_errors(readings: list[Reading], pictures: list[Picture]) -> dict[str, float]:
+    """The judge's error on rendered pictures: shares that are right, mean angles in degrees, IoU of masks."""
+    true = [true_reading(one) for one in pictures]
+    pairs = list(zip(readings, true))
+    return {
+        "kind right": float(np.mean([r.kind.argmax() == t.kind.argmax() for r, t in pairs])),
+        "scene right": float(np.mean([r.scene.argmax() == t.scene.argmax() for r, t in pairs])),
+        "patch scene right": float(np.mean([(r.patch_scene.argmax(-1) == t.scene.argmax()).mean() for r, t in pairs])),
+        "body hue error (degrees)": float(np.mean([hue_angle(r.body_hue, t.body_hue) for r, t in pairs])),
+        "accent hue error (degrees)": float(np.mean([hue_angle(r.accent_hue, t.accent_hue) for r, t in pairs])),
+        "pattern right": float(np.mean([(r.striped > 0.5) == (t.striped > 0.5) for r, t in pairs])),
+        "shape error": float(np.mean([abs(r.shape - t.shape) for r, t in pairs])),
+        "mask IoU": float(np.mean([(r.mask & t.mask).sum() / max(1, (r.mask | t.mask).sum()) for r, t in pairs])),
+    }
+
+
+def train_judge(out: Path, vae: AutoencoderKL, minutes: float, device: torch.device, workers: int, log: Log) -> Judge:
+    """Train (or take up) the judge of `out`/state/judge.pt, print its errors and write it to `out`/judges."""
+    with seeded_weights(3):
+        judge = Judge()
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=PEAK, betas=(0.9, 0.98), weight_decay=0.01)
+    clock, step, file = Clock(60 * minutes), 0, out / "state" / "judge.pt"
+    saved = load_checkpoint(file, torch.device("cpu"))
+    if saved:
+        judge.load_state_dict(saved["judge"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step = saved["step"]
+        if saved["spent"] < saved["budget"]:
+            clock = Clock(saved["budget"], saved["spent"])
+    _fit(judge, optimizer, vae.cpu(), clock, step, file, workers, log)
+    vae.to(device)
+    judge.eval()
+    pictures = [picture("held out", number) for number in range(512)]
+    for name, images in (("clean", pixels(pictures)), ("spoilt", _spoilt(pictures, vae))):
+        readings = read_pictures(judge, ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
+        errors = judge_errors(readings, pictures)
+        log(f"judge on 512 held-out renders, {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in errors.items()))
+    save_judge(judge, out / "judges")
+    return judge
+
+
+def _spoilt(pictures: list[Picture], vae: AutoencoderKL) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.cat([spoil(pixels(pictures[start:start + 64]), vae.cpu(), generator)
+                      for start in range(0, len(pictures), 64)])
+
+
+def _fit(judge, optimizer, vae, clock, step, file, workers, log) -> None:
+    source = batches("judge", BATCH, first=step * BATCH, workers=workers)
+    generator = torch.Generator().manual_seed(step)
+    pool: list[tuple[torch.Tensor, Truth]] = []
+    first, next_save = step, clock.seconds + SAVE_EVERY
+    while clock.progress < 1.0:
+        if len(pool) < 8 or step % FRESH == 0:
+            pictures = next(source)
+            pool = pool[-(POOL - 1):] + [(pixels(pictures), truth_of(pictures))]
+        images, truth = pool[int(torch.randint(len(pool), (1,), generator=generator))]
+        mixed, patch_scene = mix_scenes(images, truth, generator)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(PEAK, step - first, clock.progress)
+        order = torch.randperm(BATCH, generator=generator)  # so that no picture is always the decoded one
+        spoilt = torch.empty_like(mixed)
+        spoilt[order] = spoil(mixed[order], vae, generator)
+        loss = judge_loss(judge(spoilt), truth, patch_scene)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        if clock.seconds > next_save:
+            next_save = clock.seconds + SAVE_EVERY
+            save_atomically({"judge": judge.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
+                             "budget": clock.budget, "spent": clock.seconds}, file)
+            log(f"judge {clock.seconds / 60:.1f} min, step {step}: loss {loss.item():.3f}")
+    save_atomically({"judge": judge.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
+                     "budget": clock.budget, "spent": clock.budget}, file)

@@ -1,0 +1,101 @@
+"""Trains the miniature and its judges, from nothing to a folder to ship, on a CPU or a GPU; resumable.
+
+    python -m svdstory.pipeline.miniature.train OUT --minutes 120
+
+The same command goes on where it was stopped or killed: `OUT/state` holds each part's checkpoint with its optimizers.
+A part that has had its minutes is finished (the VAE, the judges) or, asked for again, restarts its learning rate and
+goes on from its weights (the UNet). `OUT/miniature`, `OUT/judges` are what is shipped, `OUT/sheets` the samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from .autoencoder import train_decoder, train_vae
+from .clip import train_clip
+from .diffusion import DiffusionTraining, averaged_denoiser
+from .export import export, miniature
+from .judge_training import train_judge
+from .progress import Log
+from .sheets import grid, sample_pictures, save_png, sheet_prompts, world_sheet
+
+PARTS = ("vae", "unet", "decoder", "judge", "clip")
+SHARES = {"vae": 0.05, "unet": 0.77, "decoder": 0.05, "judge": 0.08, "clip": 0.05}  # of the minutes, by default
+
+
+def train(out: Path, minutes: float, resume: bool = True, device: str = "auto", batch: int | None = None,
+          workers: int | None = None, threads: int | None = None, parts: tuple[str, ...] = PARTS) -> None:
+    """Train `parts` in `minutes` of wall-clock time and export what is ready to `out`.
+
+    The minutes are split over the asked parts in the proportion of SHARES. `batch` and `workers` (processes that
+    render) default to 16 and 0 on a CPU, 256 and the number of cores on a GPU. Raises FileExistsError if there is a
+    state in `out` and `resume` is off, ValueError for an unknown part.
+    """
+    out = Path(out)
+    _check(out, resume, parts)
+    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+    on_gpu = where.type == "cuda"
+    batch = batch or (256 if on_gpu else 16)
+    replicas = 1 if on_gpu else threads or os.cpu_count() or 1
+    torch.set_num_threads(1)  # replicas use the cores, see replicas.py
+    torch.set_flush_denormal(True)
+    workers = (os.cpu_count() or 1) if workers is None and on_gpu else (workers or 0)
+    log, state = Log(out / "training.log"), out / "state"
+    whole = sum(SHARES[part] for part in parts)
+    budget = {part: minutes * SHARES[part] / whole if part in parts else 0.0 for part in PARTS}
+    log(f"train {', '.join(parts)} on {where}, batch {batch}, {minutes:g} minutes, torch {torch.__version__}")
+    save_png(world_sheet(), out / "sheets" / "world.png")
+    vae = train_vae(state, budget["vae"], where, max(4, batch // 4), workers, log, replicas)
+    if "unet" in parts:
+        _train_unet(out, DiffusionTraining(state, vae, budget["unet"], where, batch, workers, log,
+                                           replicas))
+    if "decoder" in parts:
+        vae = train_decoder(state, budget["decoder"], where, max(4, batch // 4), workers, log)
+        export(vae, averaged_denoiser(state), out / "miniature")
+    if "judge" in parts:
+        train_judge(out, vae, budget["judge"], where, workers, log)
+    if "clip" in parts:
+        train_clip(out, vae, budget["clip"], where, workers, log)
+
+
+def _train_unet(out: Path, training: DiffusionTraining) -> None:
+    def sheet(average, name: str) -> None:
+        """Samples of the averaged weights, and the averaged weights themselves: always something to look at."""
+        pictures = sample_pictures(miniature(training.vae, average), sheet_prompts())
+        save_png(grid(pictures, columns=6), out / "sheets" / f"{name}.png")
+        size = export(training.vae, average, out / "miniature")
+        training.log(f"unet: sheets/{name}.png drawn, miniature exported ({size / 1e6:.1f} MB)")
+
+    training.run(sheet)
+
+
+def _check(out: Path, resume: bool, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        if part not in PARTS:
+            raise ValueError(f"train: unknown part {part!r}, expected some of {', '.join(PARTS)}.")
+    if not resume and (out / "state").exists():
+        raise FileExistsError(f"{out / 'state'} holds a training already. Choose another folder, or resume it.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m svdstory.pipeline.miniature.train", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder of the training: state, sheets, log, exported weights")
+    parser.add_argument("--minutes", type=float, default=120.0, help="wall-clock budget of this call (default 120)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--batch", type=int, help="pictures a step (default 16 on a CPU, 256 on a GPU)")
+    parser.add_argument("--workers", type=int, help="rendering processes (default none on a CPU, all cores on a GPU)")
+    parser.add_argument("--threads", type=int, help="CPU threads, each with its part of the batch (default all cores)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to train (default all)")
+    parser.add_argument("--fresh", action="store_true", help="refuse to go on with a training that is there already")
+    given = parser.parse_args()
+    train(given.out, given.minutes, not given.fresh, given.device, given.batch, given.workers, given.threads,
+          tuple(given.parts))
+
+
+if __name__ == "__main__":
+    main()

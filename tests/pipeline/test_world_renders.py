@@ -1,0 +1,95 @@
+"""The world draws what it says, the same every time, and tells the truth about it."""
+
+import numpy as np
+import pytest
+
+from svdstory.pipeline.world import (
+    HUES, KINDS, PALETTE, SCENE_NAMES, SIZE, STYLES, Identity, View, all_captions, caption, draw_identity, draw_view,
+    render,
+)
+from svdstory.pipeline.world.truth import hue_angle
+
+
+def view_of(**given) -> View:
+    """A plain red bus in the meadow, but for what is given."""
+    values = dict(kind="bus", identity=Identity(0, 225, "plain", 0.5), scene="meadow", style="A photo of", x=0.5,
+                  foot=0.9, scale=0.64, scene_seed=3, colour_named=False)
+    return View(**{**values, **given})
+
+
+def test_same_view_gives_the_same_bytes_and_another_seed_another_picture():
+    first, again, other = (render(draw_view(np.random.default_rng(seed))) for seed in (5, 5, 6))
+    assert np.array_equal(first.image, again.image) and np.array_equal(first.mask, again.mask)
+    assert not np.array_equal(first.image, other.image)
+
+
+def test_drawing_leaves_the_global_generators_alone():
+    np.random.seed(1)
+    before = np.random.get_state()[1].copy()
+    render(draw_view(np.random.default_rng(0)))
+    assert np.array_equal(before, np.random.get_state()[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_fills_enough_of_the_picture_in_every_scene_to_be_seen(kind):
+    for number, scene in enumerate(SCENE_NAMES):
+        picture = render(draw_view(np.random.default_rng(number), kind=kind, scene=scene))
+        assert picture.image.shape == (SIZE, SIZE, 3) and picture.image.dtype == np.uint8
+        assert picture.mask.shape == (SIZE, SIZE) and picture.mask.dtype == bool
+        assert 0.1 < picture.mask.mean() < 0.5
+
+
+def test_mask_is_where_the_picture_changes_with_the_identity():
+    red, blue = (render(view_of(identity=Identity(hue, 135, "plain", 0.5))) for hue in (0, 225))
+    changed = (red.image != blue.image).any(axis=2)
+    assert np.array_equal(red.mask, blue.mask)
+    assert (changed & ~red.mask).sum() < 0.1 * red.mask.sum()  # the reduced edge alone
+    assert changed.sum() > 0.3 * red.mask.sum()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_attribute_of_an_identity_shows_in_every_kind(kind):
+    base = Identity(0, 225, "plain", 0.2)
+    plain = render(view_of(kind=kind, identity=base)).image.astype(int)
+    for other in (Identity(135, 225, "plain", 0.2), Identity(0, 135, "plain", 0.2),
+                  Identity(0, 225, "striped", 0.2), Identity(0, 225, "plain", 0.9)):
+        changed = np.abs(render(view_of(kind=kind, identity=other)).image - plain).max(axis=2) > 40
+        assert changed.mean() > 0.015, other
+
+
+def test_captions_read_as_the_prompt_sets_do_and_hide_the_identity():
+    assert caption(view_of()) == "A photo of a bus in a meadow"
+    assert caption(view_of(kind="gift box", scene="sea", style="A drawing of")) == "A drawing of a gift box under the sea"
+    assert caption(view_of(colour_named=True)) == "A photo of a red bus in a meadow"
+
+
+def test_all_captions_are_all_that_views_can_say():
+    every = set(all_captions())
+    drawn = {caption(draw_view(np.random.default_rng(seed))) for seed in range(300)}
+    assert drawn <= every and len(every) == len(STYLES) * (len(PALETTE) + 1) * len(KINDS) * len(SCENE_NAMES)
+
+
+def test_what_is_given_stays_and_the_other_draws_do_not_move():
+    free, fixed = draw_view(np.random.default_rng(8)), draw_view(np.random.default_rng(8), kind="cat", scene="snow")
+    assert (fixed.kind, fixed.scene) == ("cat", "snow")
+    assert (fixed.identity, fixed.x, fixed.scene_seed) == (free.identity, free.x, free.scene_seed)
+
+
+def test_independent_identities_are_a_right_angle_apart_on_average_and_accents_never_near():
+    rng = np.random.default_rng(0)
+    identities = [draw_identity(rng) for _ in range(400)]
+    angles = [hue_angle(one.body_hue, other.body_hue) for one, other in zip(identities, identities[1:])]
+    assert 80 < np.mean(angles) < 100
+    assert min(hue_angle(one.body_hue, one.accent_hue) for one in identities) == 90
+    assert {one.body_hue for one in identities} == set(HUES)
+
+
+def test_a_hue_a_pattern_or_a_kind_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(ValueError, match=r"body_hue: got 10, expected one of 0, 45"):
+        Identity(10, 90, "plain", 0.5)
+    with pytest.raises(ValueError, match=r"pattern: got 'dotted', expected one of plain, striped"):
+        Identity(0, 90, "dotted", 0.5)
+    with pytest.raises(ValueError, match=r"shape: got 1.5, expected 0..1"):
+        Identity(0, 90, "plain", 1.5)
+    with pytest.raises(ValueError, match=r"View.kind: got 'tram', expected one of bus, gift box"):
+        view_of(kind="tram")
