@@ -71,7 +71,7 @@ def _score(run: Path, plan, name: str, device: str | None, weights: Path | None,
     return len(outcome.failed)
 
 
-def bench_scoring(scorer: Annotated[str, typer.Option(help="One scorer: the peak memory is the process's.")] = "clipscore",
+def bench_scoring(scorer: Annotated[str, typer.Option(help="One: the peak memory is the process's.")] = "clipscore",
                   images: Annotated[int, typer.Option(min=5, help="How many pictures.")] = 1000,
                   size: Annotated[int, typer.Option(min=64, help="Their side in pixels.")] = 1024,
                   device: Device = None,

@@ -4,9 +4,11 @@ import csv
 import io
 from collections.abc import Sequence
 
+from svdstory.pipeline.promptset import slug
 from svdstory.pipeline.strict import digest
 
-from .statistics import CONFIDENCE, Comparison, Interval, Measurement, Summary
+from .measurements import Measured
+from .statistics import CONFIDENCE, Comparison, Interval, Measurement, Summary, compare, summarise
 
 ALPHA = 0.05
 PROTOCOL_FIELDS = ("scorer", "embedder", "weights", "library", "preprocessing", "background")
@@ -38,6 +40,26 @@ def measurement_rows(cells: Sequence[Measurement], protocols: dict[str, dict]) -
              "missing_because": c.cause, **_protocol(protocols.get(c.metric, {}))} for c in cells]
 
 
+def run_tables(measured: Measured, baseline: str) -> dict[str, str]:
+    """File name -> content: every cell, the statistics, and a LaTeX table for all sets and for each group of sets.
+
+    Without measurements of the baseline there are no comparisons, and the rest is as it is.
+    """
+    cells, metrics = measured.cells, _columns(list(dict.fromkeys(cell.metric for cell in measured.cells)))
+    compared = compare(cells, baseline) if any(cell.method == baseline for cell in cells) else []
+    rows = statistics_rows(summarise(cells), compared, measured.protocols)
+    groups = dict.fromkeys(row["group"] for row in rows)
+    return {"measurements.csv": to_csv(measurement_rows(cells, measured.protocols)), "statistics.csv": to_csv(rows),
+            **{f"statistics-{slug(group)}.tex": to_latex(rows, metrics, group, f"tab:{slug(group)}")
+               for group in groups}}
+
+
+def _columns(metrics: list[str]) -> list[str]:
+    """Without those that another one is relative to: side by side they would be read as two findings."""
+    bases = {metric.partition(" ")[0] for metric in metrics if " " in metric}
+    return [metric for metric in metrics if metric not in bases]
+
+
 def to_csv(rows: Sequence[dict]) -> str:
     """CSV with a header, \\n line ends, six decimals (p: three significant digits), nothing for None.
 
@@ -56,7 +78,7 @@ def to_latex(rows: Sequence[dict], metrics: Sequence[str], group: str = "all", l
     """A booktabs table of `statistics_rows`: methods down, metrics across; mean, interval and n in each cell.
 
     A dagger marks a difference to the baseline with Holm-corrected p under 0.05. The caption names each metric's
-    protocol; random weights are said there in capitals. Needs \\usepackage{booktabs}.
+    network, weights and protocol; random weights are said there in capitals. Needs \\usepackage{booktabs}.
     """
     chosen = {(row["method"], row["metric"]): row for row in rows if row["group"] == group}
     methods = list(dict.fromkeys(method for method, metric in chosen if metric in metrics))
@@ -113,11 +135,13 @@ def _caption(chosen: dict, metrics: Sequence[str], group: str) -> str:
                      rf"(Wilcoxon, Holm-corrected $p < {ALPHA}$).")
     missing = max((row["cells_missing"] for row in rows), default=0)
     if missing:
-        parts.append(f"Incomplete: up to {missing} cells of a method are missing; sets with missing cells are left out.")
+        parts.append(f"Incomplete: up to {missing} cells of a method are missing; their sets are left out.")
+    told: dict[str, list[str]] = {}
     for metric in metrics:
         row = next((row for row in rows if row["metric"] == metric), None)
         if row:
             weights = row["weights"]
-            told = f"weights {weights[:12]}" if weights and "random" not in weights else "RANDOM WEIGHTS: NO MEANING"
-            parts.append(escape(f"{metric}: {row['embedder']}, {told}, {row['library']}, protocol {row['protocol']}."))
+            state = "RANDOM WEIGHTS: NO MEANING" if not weights or "random" in weights else f"weights {weights[:12]}"
+            told.setdefault(f"{row['embedder']}, {state}, {row['library']}", []).append(f"{metric} ({row['protocol']})")
+    parts += [escape(f"{', '.join(names)}: {network}.") for network, names in told.items()]
     return " ".join(parts)

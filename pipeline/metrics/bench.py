@@ -82,7 +82,7 @@ def build_network(scorer) -> None:
 
 
 def publish_pictures(store: Store, units: int, size: int) -> list[str]:
-    """Units of smooth random pictures. Twenty different ones; a text chunk makes each file, and so its hash, its own."""
+    """Units of smooth random pictures: twenty, told apart by a text chunk, which gives each file its own hash."""
     rng = np.random.default_rng(0)
     pictures = [_png(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8), size) for _ in range(20)]
     masks = np.zeros((IMAGES_IN_A_UNIT, size // 16, size // 16), np.uint8)
@@ -119,15 +119,16 @@ def write_report(timings: list[Timing], folder: Path, command: str) -> None:
     content = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "torch": torch.__version__,
                "command": command, "timings": sorted(kept, key=lambda t: (t["scorer"], t["device"]))}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    lines = ["# Scoring: time and memory", "", f"`{command}` for each scorer, one process each, on {content['machine']}, "
-             f"torch {content['torch']}.", "",
+    lines = ["# Scoring: time and memory", "", f"`{command}` for each scorer, one process each, on "
+             f"{content['machine']}, torch {content['torch']}.", "",
              "first: PNGs read, checked, decoded, masked, embedded. cached: embeddings from the cache, scores made "
              "again. again: nothing to do. load: the machine's load average at the start (2 cores: over 2 means that "
              "others slowed this down).", "",
-             "| scorer | images | pixels | device | load | first s | images/s | per 1,000 images | cached s | again s | "
-             "peak MiB | weights |", "|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|---|"]
+             "| scorer | images | pixels | device | load | first s | images/s | per 1,000 images | cached s | again s "
+             "| peak MiB | weights |", "|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|---|"]
     for t in (Timing(**t) for t in content["timings"]):
-        lines.append(f"| {t.scorer} | {t.images} | {t.size}² | {t.device} | {t.load:.1f} | {t.first_s:.1f} | "
-                     f"{t.images_per_s:.2f} | {1000 / t.images_per_s / 60:.1f} min | {t.cached_s:.1f} | {t.again_s:.1f} | "
-                     f"{t.peak_mib:.0f} | {t.weights[:16]} |")
+        cells = (t.scorer, t.images, f"{t.size}²", t.device, f"{t.load:.1f}", f"{t.first_s:.1f}",
+                 f"{t.images_per_s:.2f}", f"{1000 / t.images_per_s / 60:.1f} min", f"{t.cached_s:.1f}",
+                 f"{t.again_s:.1f}", f"{t.peak_mib:.0f}", t.weights.partition(" ")[0][:12])
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     (folder / "scoring.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

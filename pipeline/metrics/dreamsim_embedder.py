@@ -71,8 +71,8 @@ def _load(kind: str, folder: Path, device: str):
             model, preprocess = dreamsim(pretrained=True, device=device, cache_dir=str(cache), dreamsim_type=kind)
     idle = [name for name, tensor in model.state_dict().items() if "lora_B" in name and not tensor.any()]
     if idle:  # B starts at zero: peft skips keys that it doesn't know without a word
-        raise InputError(f"DreamSim's adapter in {folder} was not applied to {len(idle)} layers (the first: {idle[0]}). "
-                         f"The file doesn't fit dreamsim {version('dreamsim')} with peft {version('peft')}.")
+        raise InputError(f"DreamSim's adapter in {folder} was not applied to {len(idle)} layers (first: {idle[0]}): "
+                         f"it doesn't fit dreamsim {version('dreamsim')} with peft {version('peft')}.")
     return model, preprocess
 
 

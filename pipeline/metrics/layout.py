@@ -42,7 +42,7 @@ class Layout:
         self.name, self.network = name, network
         self.protocol = {
             "scorer": name,
-            "formula": f"mean over pairs of the displacement of mutual nearest tokens ({GRID} × {GRID}), in image sides",
+            "formula": f"mean over pairs, displacement of mutual nearest tokens of {GRID} × {GRID}, in image sides",
             **network.protocol,
             "background": "whole image; _subject: tokens inside the sampler's subject mask",
         }

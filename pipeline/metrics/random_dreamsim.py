@@ -54,7 +54,8 @@ def _write_adapter(folder: Path, backbones: int, seed: int) -> None:
     for backbone in range(backbones):
         for block in range(BLOCKS):
             layer = f"base_model.model.extractor_list.{backbone}.model.blocks.{block}.attn.qkv"
-            for name, shape in ((f"{layer}.lora_A.weight", (RANK, WIDTH)), (f"{layer}.lora_B.weight", (3 * WIDTH, RANK))):
+            for half, shape in (("lora_A", (RANK, WIDTH)), ("lora_B", (3 * WIDTH, RANK))):
+                name = f"{layer}.{half}.weight"
                 tensors[name] = random_tensor(name, shape, seed)
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "lora_dropout": 0.3, "bias": "none",

@@ -1,4 +1,4 @@
-"""Scorers by name. To add one: a file with its class, an entry here and in names.py, its files in staging.py, a test."""
+"""Scorers by name. To add one: a file with its class, an entry here and in names.py, files in staging.py, a test."""
 
 from pathlib import Path
 

@@ -74,7 +74,7 @@ def default_folder() -> Path:
 
 
 def files_of(name: str) -> list[WeightFile]:
-    """The files that a scorer needs; none for those that ship with svdstory. Raises InputError for an unknown scorer."""
+    """The files that a scorer needs; none for one that ships with svdstory. Raises InputError for an unknown one."""
     _, backbone, _ = parts(name)
     return {"tiny": [], "judge": [], "clip": CLIP_FILES, "dino": DINO_FILES, **DREAMSIM_FILES}[backbone]
 

@@ -5,6 +5,7 @@ What is left out is filled with noise (seeded by the image) or a flat grey. B im
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -29,7 +30,7 @@ class View:
 
 def whole(unit: UnitImages) -> View:
     """The images as they are."""
-    return View(tuple(unit.hashes), [_same(image) for image in unit.images])
+    return View(tuple(unit.hashes), [partial(_same, image) for image in unit.images])
 
 
 def subject_only(unit: UnitImages, fill: Fill) -> View | None:
@@ -70,13 +71,13 @@ def _masked(unit: UnitImages, fill: Fill, part: str) -> View | None:
     for image, mask, sha in zip(unit.images, unit.masks, unit.hashes):
         keep = mask if part == "subject" else ~mask
         keys.append(f"{sha} {part} {fill} {mask.shape} {np.packbits(mask).tobytes().hex()}")
-        make.append(_partly(image, keep, fill, sha))
+        make.append(partial(_partly, image, keep, fill, sha))
     return View(keys, make)
 
 
-def _same(image: Image.Image) -> Callable[[], Image.Image]:
-    return lambda: image.convert("RGB")
+def _same(image: Image.Image) -> Image.Image:
+    return image
 
 
-def _partly(image: Image.Image, keep: np.ndarray, fill: Fill, sha: str) -> Callable[[], Image.Image]:
-    return lambda: filled(image, upsampled(keep, image.size), fill, sha)
+def _partly(image: Image.Image, keep: np.ndarray, fill: Fill, sha: str) -> Image.Image:
+    return filled(image, upsampled(keep, image.size), fill, sha)

@@ -58,8 +58,9 @@ def test_the_released_adapter_is_really_applied_to_dinos_weights(scorer, folder)
     state = torch.load(folder / "dreamsim" / CHECKPOINT, weights_only=True)
     adapter = load_file(folder / "dreamsim" / "dino_vitb16_single_lora" / "adapter_model.safetensors")
     for block in range(12):
-        name = f"base_model.model.extractor_list.0.model.blocks.{block}.attn.qkv.lora"
-        state[f"blocks.{block}.attn.qkv.weight"] += ALPHA / RANK * adapter[f"{name}_B.weight"] @ adapter[f"{name}_A.weight"]
+        lora = f"base_model.model.extractor_list.0.model.blocks.{block}.attn.qkv.lora"
+        update = adapter[f"{lora}_B.weight"] @ adapter[f"{lora}_A.weight"]
+        state[f"blocks.{block}.attn.qkv.weight"] += ALPHA / RANK * update
     model = vit_base(patch_size=16).eval()
     model.load_state_dict(state)
     caught = []

@@ -1,4 +1,4 @@
-"""Staging weights on the login node: from a local server in place of the real one, whole files, hashes, clear errors."""
+"""Staging weights on the login node: a local server in place of the real one, whole files, hashes, clear errors."""
 
 import hashlib
 import http.server
