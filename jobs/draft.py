@@ -41,6 +41,10 @@ class Draft:
             self.made.append(name)
         self._keys[name] = [key, target.stat().st_size]
 
+    def read(self, name: str) -> bytes:
+        """The content of a file that was added."""
+        return (self.folder / name).read_bytes()
+
     def swap(self) -> None:
         """Put the draft in the present report's place. With nothing new, the present report stays as it is."""
         if not self.made and set(self._before) == set(self._keys):

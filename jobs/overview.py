@@ -5,6 +5,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from .grids import CAUSE, GAP, GREY, HATCH, HOLE, INK, MARGIN, NOTE_GROUND, NOTE_INK, fitted, font, wrap
+from .labels import method_label
 from .places import Place, Study
 from .thumbnails import read_pack
 
@@ -13,12 +14,13 @@ LARGEST, SMALLEST = 96, 32
 TEXT = 14
 
 
-def draw_overview(study: Study, packs: dict[str, Path]) -> Image.Image:
+def draw_overview(study: Study, packs: dict[str, Path], lang: str = "en") -> Image.Image:
     """Each cell holds the first four images of the set's first seed, or a hole. One set's images at a time."""
     sets, methods = list(study.plan.sets), list(study.plan.methods)
     side = max(SMALLEST, min(LARGEST, LIMIT // max(len(sets), len(methods), 1)))
     text, line = font(TEXT), round(TEXT * 1.3)
-    head, labels = _slanted(methods, text), [wrap(name, text, 240)[:max(1, side // line)] for name in sets]
+    titles = [method_label(m, lang) for m in methods]
+    head, labels = _slanted(titles, text), [wrap(name, text, 240)[:max(1, side // line)] for name in sets]
     left = MARGIN + max(round(text.getlength(part)) for lines in labels for part in lines) + 12
     right = left + len(methods) * (side + GAP) + head.width      # room for the last label
     notes = [part for note in study.notes for part in wrap(note, text, right - 2 * MARGIN)]
@@ -29,7 +31,7 @@ def draw_overview(study: Study, packs: dict[str, Path]) -> Image.Image:
         draw.rounded_rectangle((MARGIN, MARGIN - 6, right - MARGIN, MARGIN + 4 + len(notes) * line), 4, NOTE_GROUND)
     for k, note in enumerate(notes):
         draw.text((MARGIN + 8, MARGIN - 2 + k * line), note, NOTE_INK, text)
-    _draw_slanted(canvas, methods, text, left, top - 6, side)
+    _draw_slanted(canvas, titles, text, left, top - 6, side)
     seeds = first_seeds(study)
     for r, set_name in enumerate(sets):
         y = top + r * (side + GAP)

@@ -1,19 +1,31 @@
 """index.html: one page, without network, to look at a whole run."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 
 import jinja2
 
+from .findings import Findings
 from .places import Study
 
 
-def page_inputs(study: Study, names: dict[str, str]) -> list:
-    return [study.plan.hash(), names, [[p.cell.key, p.state, p.cause] for p in study.places], study.notes]
+@dataclass(frozen=True)
+class Page:
+    """What the page shows. drawn: figure -> caption; not_drawn: figure -> why."""
+
+    study: Study
+    findings: Findings
+    names: dict[str, str]
+    packs: dict[str, Path]
+    lang: str
+    drawn: dict[str, str]
+    not_drawn: dict[str, str]
 
 
-def write_page(study: Study, names: dict[str, str]) -> bytes:
-    return environment().get_template("index.html.j2").render(study=study, names=names).encode()
+def write_page(page: Page) -> bytes:
+    return environment().get_template("index.html.j2").render(study=page.study, names=page.names).encode()
 
 
 @lru_cache

@@ -12,13 +12,20 @@ from pathlib import Path
 from PIL import Image
 
 from svdstory.pipeline.promptset import slug
+from svdstory.pipeline.strict import InputError, digest
 
 from . import overview
 from .draft import Draft
+from .figure_files import add_figures, captions
+from .figures import chosen
+from .figures.material import Material
+from .findings import find, from_json, to_json
 from .grids import Grid, Row, draw_grid, png
+from .labels import LANGUAGES, method_label, word
 from .metrics_csv import metrics_csv
-from .page import page_inputs, write_page
+from .page import Page, write_page
 from .places import CORRUPT, DONE, FAILED, MISSING, Place, Study, read_study
+from .report_tables import add_tables
 from .thumbnails import complete_pack, read_pack
 
 
@@ -31,6 +38,7 @@ class ReduceResult:
     made: tuple[str, ...]
     kept: tuple[str, ...]
     notes: tuple[str, ...]
+    not_drawn: dict[str, str]          # figure -> why the run does not give it
 
     @property
     def complete(self) -> bool:
@@ -41,30 +49,59 @@ class ReduceResult:
     def summary(self) -> str:
         """A few lines for a terminal."""
         files = f"{len(self.made)} files made, {len(self.kept)} unchanged"
-        return "\n".join([f"{self.report / 'index.html'}: {files}", count_text(self.counts), *self.notes])
+        figures = [f"no figure {name}: {why}" for name, why in self.not_drawn.items()]
+        return "\n".join([f"{self.report / 'index.html'}: {files}", count_text(self.counts), *figures, *self.notes])
 
 
-def reduce(run: Path, *, lang: str = "en", report: Callable[[str], None] = lambda text: None) -> ReduceResult:
+def reduce(run: Path, *, lang: str = "en", figures: list[str] | None = None,
+           report: Callable[[str], None] = lambda text: None) -> ReduceResult:
     """Make RUN/report from what the run's files hold. Raises InputError where there is no plan.
 
-    `report` is told what is at work, one prompt set at a time.
+    lang: of the figures' labels. figures: their names, None for all that the run gives. `report` is told what is at
+    work, one prompt set at a time.
     """
     run = Path(run)
+    check(lang, figures)
     study, draft = read_study(run), Draft(run)
     names = file_names(study)
     study = study.damaged(find_damage(study, names, report))
+    packs = {set_name: pack_path(run, name) for set_name, name in names.items()}
     try:
         for set_name, places in study.by_set.items():
             report(f"grid {set_name}")
-            add_grid(draft, study, set_name, places, pack_path(run, names[set_name]), names[set_name])
-        add_overview(draft, study, names)
-        draft.add("metrics.csv", ["metrics", described_places(study), described_numbers(study)],
-                  lambda: metrics_csv(study))
-        draft.add("index.html", page_inputs(study, names), lambda: write_page(study, names))
+            add_grid(draft, study, set_name, places, packs[set_name], names[set_name], lang)
+        add_overview(draft, study, packs, lang)
+        not_drawn = add_numbers(draft, study, packs, names, lang, figures, report)
         draft.swap()
     finally:
         draft.discard()
-    return ReduceResult(draft.report, study.counts(), tuple(draft.made), tuple(draft.kept), tuple(study.number_notes))
+    return ReduceResult(draft.report, study.counts(), tuple(draft.made), tuple(draft.kept), tuple(study.number_notes),
+                        not_drawn)
+
+
+def check(lang: str, figures: list[str] | None) -> None:
+    if lang not in LANGUAGES:
+        raise InputError(f"language {lang!r}: expected {' or '.join(LANGUAGES)}.")
+    chosen(figures)
+
+
+def add_numbers(draft: Draft, study: Study, packs: dict[str, Path], names: dict[str, str], lang: str,
+                figures: list[str] | None, report: Callable[[str], None]) -> dict[str, str]:
+    """metrics.csv, statistics, figures, tables and the page. Returns the figures that were not drawn, and why."""
+    report("statistics and figures")
+    places, numbers = digest(described_places(study)), digest(described_numbers(study))
+    spectra = digest([[p.name, p.stat().st_size] for p in sorted((study.run / "spectra").glob("*.safetensors"))])
+    common = [study.plan.hash(), numbers]
+    draft.add("metrics.csv", ["metrics", places, *common], lambda: metrics_csv(study))
+    draft.add("statistics.json", ["findings", *common], lambda: to_json(find(study)))
+    findings = from_json(draft.read("statistics.json"))
+    reads = {"places": places, "numbers": digest([places, common]), "spectra": digest([study.plan.hash(), spectra])}
+    not_drawn = add_figures(draft, Material(study, findings, packs, lang), figures, reads, study_chunks(study))
+    drawn = {f.name: captions(lang)[f.name] for f in chosen(figures) if f.name not in not_drawn}
+    add_tables(draft, study, findings, common, setting_text(study), count_text(study.counts()), drawn)
+    page = Page(study, findings, names, packs, lang, drawn, not_drawn)
+    draft.add("index.html", ["page", places, *common, lang, names, drawn, not_drawn], lambda: write_page(page))
+    return not_drawn
 
 
 def find_damage(study: Study, names: dict[str, str], report: Callable[[str], None]) -> dict[str, str]:
@@ -79,26 +116,28 @@ def find_damage(study: Study, names: dict[str, str], report: Callable[[str], Non
     return damage
 
 
-def add_grid(draft: Draft, study: Study, set_name: str, places: list[Place], pack: Path, name: str) -> None:
+def add_grid(draft: Draft, study: Study, set_name: str, places: list[Place], pack: Path, name: str,
+             lang: str) -> None:
     """The grid of one prompt set: rows are methods, columns are settings, grouped by seed."""
     inputs = ["grid", set_name, study.plan.sets[set_name].model_dump(mode="json"), study.notes, list(study.plan.size),
-              setting_text(study), [describe(p) for p in places]]
+              setting_text(study), [describe(p) for p in places], lang]
 
     def make() -> bytes:
-        image = draw_grid(set_grid(study, set_name, places, read_pack(pack)))
+        image = draw_grid(set_grid(study, set_name, places, read_pack(pack), lang))
         return png(image, grid_chunks(study, set_name, places))
     draft.add(f"grids/{name}.png", inputs, make)
 
 
-def set_grid(study: Study, set_name: str, places: list[Place], thumbnails: dict[str, Image.Image]) -> Grid:
+def set_grid(study: Study, set_name: str, places: list[Place], thumbnails: dict[str, Image.Image],
+             lang: str = "en") -> Grid:
     """The description of a set's grid."""
     prompts = study.plan.sets[set_name]
     seeds = sorted({place.cell.seed for place in places})
     at = {(place.cell.method, place.cell.seed): place for place in places}
-    rows = tuple(Row(method, tuple(part_of(at[method, seed], thumbnails) for seed in seeds))
+    rows = tuple(Row(method_label(method, lang), tuple(part_of(at[method, seed], thumbnails) for seed in seeds))
                  for method in study.plan.methods)
     lead = " ".join(part.strip() for part in (prompts.style, prompts.subject) if part.strip())
-    return Grid(f"{lead} …", tuple(f"… {s}" for s in prompts.settings), tuple(f"seed {s}" for s in seeds), rows,
+    return Grid(f"{lead} …", tuple(f"… {s}" for s in prompts.settings), tuple(f"{word('seed', lang)} {s}" for s in seeds), rows,
                 tuple(study.plan.size), tuple(study.notes), setting_text(study), family_breaks(study.plan.methods))
 
 
@@ -121,13 +160,18 @@ def grid_chunks(study: Study, set_name: str, places: list[Place]) -> dict[str, s
             "model": study.plan.model.name, "note": "\n".join(study.notes), "parameters": setting_text(study)}
 
 
-def add_overview(draft: Draft, study: Study, names: dict[str, str]) -> None:
-    packs = {set_name: pack_path(study.run, name) for set_name, name in names.items()}
-    inputs = ["overview", described_places(study), study.notes, list(study.plan.size), setting_text(study)]
-    chunks = {"prompt": "\n".join(p for s in study.plan.sets.values() for p in s.prompts),
-              "seed": "\n".join(map(str, dict.fromkeys(overview.first_seeds(study).values()))), "method": "\n".join(study.plan.methods),
-              "unit": "\n".join(study.plan.units), "model": study.plan.model.name, "note": "\n".join(study.notes)}
-    draft.add("overview.png", inputs, lambda: png(overview.draw_overview(study, packs), chunks))
+def add_overview(draft: Draft, study: Study, packs: dict[str, Path], lang: str) -> None:
+    inputs = ["overview", described_places(study), study.notes, list(study.plan.size), lang]
+    draft.add("overview.png", inputs, lambda: png(overview.draw_overview(study, packs, lang), study_chunks(study)))
+
+
+def study_chunks(study: Study) -> dict[str, str]:
+    """Text chunks of a picture of the whole run: one entry a line."""
+    plan = study.plan
+    return {"prompt": "\n".join(p for prompts in plan.sets.values() for p in prompts.prompts),
+            "seed": "\n".join(str(s) for s in sorted({cell.seed for cell in plan.cells})),
+            "method": "\n".join(plan.methods), "set": "\n".join(plan.sets), "unit": "\n".join(plan.units),
+            "model": plan.model.name, "note": "\n".join(study.number_notes), "parameters": setting_text(study)}
 
 
 def setting_text(study: Study) -> str:

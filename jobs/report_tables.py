@@ -1,0 +1,63 @@
+"""The tables of a report: statistics.csv, LaTeX for each group of sets, and report.md for a repository."""
+
+from .draft import Draft
+from .findings import Findings, better
+from .labels import method_label, metric_label
+from .places import Study
+from .tables import statistics_rows, to_csv, to_latex
+
+
+def groups_of(study: Study) -> list[str]:
+    """`all`, then the groups of sets if there are several."""
+    groups = list(dict.fromkeys(p.group for p in study.plan.sets.values() if p.group))
+    return ["all", *groups] if len(groups) > 1 else ["all"]
+
+
+def add_tables(draft: Draft, study: Study, findings: Findings, inputs: list, setting: str, counts: str,
+               captions: dict[str, str]) -> None:
+    """captions: name of a figure that was drawn -> what it shows."""
+    rows = statistics_rows(findings.summaries, findings.comparisons, study.measured.protocols)
+    draft.add("statistics.csv", ["statistics", *inputs], lambda: to_csv(rows).encode())
+    metrics = list(findings.axes.values())
+    for group in groups_of(study) if metrics else ():
+        draft.add(f"tables/methods-{group}.tex", ["latex", group, *inputs],
+                  lambda: to_latex(rows, metrics, group, f"tab:methods-{group}").encode())
+    draft.add("report.md", ["markdown", setting, counts, captions, *inputs],
+              lambda: markdown(study, findings, setting, counts, captions).encode())
+
+
+def markdown(study: Study, findings: Findings, setting: str, counts: str, captions: dict[str, str]) -> str:
+    """What a repository shows: counts, notes, the table of means, the figures."""
+    plan, axes = study.plan, findings.axes
+    lines = [f"# {_plain(plan.experiment)}", "", _plain(plan.about), "", f"{setting}. {counts}.", ""]
+    lines += [f"> **{_plain(note)}**" for note in study.number_notes] + [""] * bool(study.number_notes)
+    if axes:
+        heads = [f"{metric_label(m)} {'↑' if better(m) > 0 else '↓'}" for m in axes.values()]
+        lines += ["Means over prompt sets with 95 % bootstrap intervals; † differs from "
+                  f"{method_label(findings.baseline)} (Wilcoxon, Holm-corrected p < 0.05).", "",
+                  "| method | " + " | ".join(heads) + " | sets |", "|---" * (len(heads) + 1) + "|---:|"]
+        for method in plan.methods:
+            sets = max((s.sets for m in axes.values() if (s := findings.summary(m, method))), default=0)
+            cells = [number(findings, metric, method) for metric in axes.values()]
+            lines.append(f"| {_plain(method_label(method))} | " + " | ".join(cells) + f" | {sets} |")
+        lines.append("")
+    lines += ["![All sets and methods](overview.png)", ""]
+    for name, caption in captions.items():
+        lines += [f"## {name}", "", caption, "", f"![{name}](figures/{name}.png)", ""]
+    return "\n".join(lines)
+
+
+def number(findings: Findings, metric: str, method: str, group: str = "all") -> str:
+    """`0.312 [0.290, 0.334] †`, or a dash."""
+    interval, versus = findings.mean(metric, method, group), findings.versus(metric, method, group)
+    if interval is None:
+        return "-"
+    text = f"{interval.mean:.3f}"
+    if interval.low is not None:
+        text += f" [{interval.low:.3f}, {interval.high:.3f}]"
+    return text + (" †" if versus and versus.p_holm is not None and versus.p_holm < 0.05 else "")
+
+
+def _plain(text: str) -> str:
+    """User's text without markup."""
+    return "".join("\\" + c if c in "\\`*_{}[]<>#|" else c for c in text.replace("\n", " "))
