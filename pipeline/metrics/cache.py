@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..strict import digest
+from .preprocessing import in_threads
 from .scorer import Embedder
 from .views import View
 
@@ -39,7 +40,7 @@ class EmbeddingCache:
         missing = {key: make for names, view in zip(keys, views) if view
                    for key, make in zip(names, view.make) if key not in self._vectors}
         if missing:
-            vectors = embedder.embed([make() for make in missing.values()])  # N D
+            vectors = embedder.embed(in_threads(lambda make: make(), missing.values()))  # N D
             self._vectors.update(zip(missing, vectors.astype(np.float32), strict=True))
             self._unsaved += [key for key in missing if np.isfinite(self._vectors[key]).all()]
         if len(self._unsaved) >= SHARD:

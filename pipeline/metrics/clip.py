@@ -12,6 +12,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
+from .preprocessing import in_threads
 from .random_weights import fill_randomly
 from .scorer import RANDOM
 
@@ -66,7 +67,7 @@ class ClipEmbedder:
         """(B, D) float32, unit norm."""
         parts = []
         for start in range(0, len(images), self.batch):
-            pixels = torch.stack([self.preprocess(image) for image in images[start:start + self.batch]])  # B 3 h w
+            pixels = torch.stack(in_threads(self.preprocess, images[start:start + self.batch]))  # B 3 h w
             parts.append(self.model.encode_image(pixels.to(self.device), normalize=True).cpu().numpy())
         return np.concatenate(parts)
 

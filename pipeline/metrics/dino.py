@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import functional as F
 
+from .preprocessing import in_threads
 from .random_weights import fill_randomly
 from .scorer import RANDOM
 
@@ -70,7 +71,7 @@ class DinoTokens:
         """(B, GRID * GRID, D) float32, unit norm, row by row from the top left. Images are squashed to the square."""
         parts = []
         for start in range(0, len(images), self.batch):
-            pixels = torch.stack([_pixels(image) for image in images[start:start + self.batch]]).to(self.device)
+            pixels = torch.stack(in_threads(_pixels, images[start:start + self.batch])).to(self.device)
             tokens = self.model.get_intermediate_layers(pixels, n=1)[0][:, 1:]  # B T D, without the class token
             parts.append(nn.functional.normalize(tokens, dim=-1).cpu().numpy())
         return np.concatenate(parts)

@@ -19,6 +19,7 @@ from dreamsim import dreamsim
 from PIL import Image
 
 from ..strict import InputError
+from .preprocessing import in_threads
 from .random_dreamsim import write_random_dreamsim
 from .scorer import RANDOM
 
@@ -59,7 +60,7 @@ class DreamSimEmbedder:
         """(B, D) float32, zero mean and unit norm; D = 1792 for the ensemble."""
         (model, preprocess), parts = self.loaded, []
         for start in range(0, len(images), self.batch):
-            pixels = torch.cat([preprocess(image) for image in images[start:start + self.batch]])  # B 3 224 224
+            pixels = torch.cat(in_threads(preprocess, images[start:start + self.batch]))  # B 3 224 224
             parts.append(model.embed(pixels.to(self.device)).cpu().numpy())
         return np.concatenate(parts)
 

@@ -16,7 +16,7 @@ RANDOM = "random (no weights staged)"  # stands in a protocol for the weights' s
 class UnitImages:
     """The images of one unit, in order, with what is needed to judge them.
 
-    images   B pictures, RGB, all of one size
+    images   B pictures, all of one size; opened but not decoded ones will do
     prompts  B prompts, as they were sampled
     subject  the subject's words ("a blue bus")
     masks    (B, h, w) bool: where the subject is, at half the latent's resolution; None where none were stored

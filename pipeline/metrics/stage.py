@@ -104,10 +104,12 @@ def _batches(store: Store, keys: Iterable[str], scorer: Scorer, images_at_once: 
 
 
 def load_unit(store: Store, key: str, manifest: dict) -> UnitImages:
-    """A finished unit's images and masks. Raises ValueError or OSError for a file that its manifest doesn't fit."""
-    folder, images = store.folder(key), []
-    for name in image_names(manifest):
-        images.append(Image.open(io.BytesIO(_read(folder / name, manifest))).convert("RGB"))
+    """A finished unit's images and masks; pixels are decoded when a scorer looks at them.
+
+    Raises ValueError or OSError for a file that its manifest doesn't fit.
+    """
+    folder = store.folder(key)
+    images = [Image.open(io.BytesIO(_read(folder / name, manifest))) for name in image_names(manifest)]
     masks = load(_read(folder / TENSORS, manifest)).get("masks") if TENSORS in manifest["files"] else None
     return UnitImages(images, manifest["prompts"], manifest["set"]["subject"],
                       None if masks is None else masks.astype(bool), tuple(image_hashes(manifest).values()),

@@ -76,7 +76,7 @@ def _masked(unit: UnitImages, fill: Fill, part: str) -> View | None:
 
 
 def _same(image: Image.Image) -> Image.Image:
-    return image
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _partly(image: Image.Image, keep: np.ndarray, fill: Fill, sha: str) -> Image.Image:
