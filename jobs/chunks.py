@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from svdstory.jobs.sites import Site
 from svdstory.pipeline.strict import InputError
 
-# Before anything was measured: SDXL, five images of 50 steps on a V100, and loading its weights from a shared disk.
-UNIT_S = 150.0
+# Before anything was measured: one image of 1024 x 1024 pixels, one step, SDXL in float16 on a V100; loading SDXL's weights
+# from a shared disk.
+STEP_S = 0.6
 LOAD_S = 120.0
 FILL = 0.8  # of the time limit: units differ, nodes differ
 LOADS_AT_MOST = 0.1  # a model load may take this share of its task, where there are units enough
@@ -17,28 +18,29 @@ LOADS_AT_MOST = 0.1  # a model load may take this share of its task, where there
 class Cost:
     """Seconds: of one unit, and of starting a task up to its first unit; and whether they were measured."""
 
-    unit_s: float = UNIT_S
+    unit_s: float
     load_s: float = LOAD_S
     measured: bool = False
 
 
-def cut(keys: list[str], site: Site, cost: Cost, room: int | None) -> list[list[str]]:
-    """Cut the units, in order, into tasks of nearly equal length.
+def guess(steps: int, size: tuple[int, int], images: float) -> Cost:
+    """The cost of units of so many steps, (width, height) and images, before any was made."""
+    return Cost(max(1.0, STEP_S * steps * images * size[0] * size[1] / 1024**2))
 
-    There are at least as many tasks as the time limit needs, and no more than pay for their model load, unless the
-    array may run that many at once. `room` is the number of jobs that may still be queued (None: any number);
-    one of them is kept for the reduce job. Tasks that are too long for their time limit because of it are requeued at the
-    limit and go on where they were.
+
+def cut(keys: list[str], site: Site, cost: Cost, room: int | None, per_task: int | None = None) -> list[list[str]]:
+    """Cut the units, in order, into tasks of nearly equal length: of `per_task` units, or as many as are good.
+
+    Then there are at least as many tasks as the time limit needs; and as many as may run at once, as long as each has
+    units enough to pay for its model load. `room` is the number of jobs that may still be queued (None: any number); one
+    of them is kept for the reduce job. Tasks that are too long for their time limit are requeued at the limit and go
+    on where they were.
 
     Raises InputError where there is room for less than one task and the reduce job.
     """
     if not keys:
         return []
-    useful_s = max(FILL * (60 * site.minutes - site.signal_seconds) - cost.load_s, cost.unit_s)
-    fitting = math.ceil(len(keys) / max(1, int(useful_s / cost.unit_s)))
-    worthwhile = max(1, math.ceil(cost.load_s * (1 / LOADS_AT_MOST - 1) / cost.unit_s))  # units that pay for a load
-    wide = min(site.parallel, math.ceil(len(keys) / worthwhile))
-    tasks = min(len(keys), max(fitting, wide))
+    tasks = math.ceil(len(keys) / per_task) if per_task else _good_number(len(keys), site, cost)
     if room is not None:
         if room < 2:
             raise InputError(
@@ -49,7 +51,24 @@ def cut(keys: list[str], site: Site, cost: Cost, room: int | None) -> list[list[
     return [keys[i * len(keys) // tasks : (i + 1) * len(keys) // tasks] for i in range(tasks)]
 
 
+def _good_number(units: int, site: Site, cost: Cost) -> int:
+    useful_s = FILL * (60 * site.minutes - site.signal_seconds) - cost.load_s
+    fitting = math.ceil(units / max(1, int(useful_s / cost.unit_s)))
+    worthwhile = max(1, math.ceil(cost.load_s * (1 / LOADS_AT_MOST - 1) / cost.unit_s))  # units that pay for a load
+    return min(units, max(fitting, min(site.parallel, math.ceil(units / worthwhile))))
+
+
 def arrays(tasks: int, max_array: int | None) -> list[int]:
-    """Sizes of the Slurm arrays that hold so many tasks: indices run from 0 to MaxArraySize - 1."""
-    size = max_array or tasks
-    return [min(size, tasks - first) for first in range(0, tasks, size)]
+    """Sizes of the Slurm arrays that hold so many tasks, nearly equal: no index may reach MaxArraySize."""
+    count = math.ceil(tasks / (max_array or tasks)) if tasks else 0
+    return [(i + 1) * tasks // count - i * tasks // count for i in range(count)]
+
+
+def shares(arrays: int, parallel: int) -> list[int]:
+    """How many tasks each of several arrays may run at once, so that together they run `parallel`.
+
+    Slurm limits each array by itself. Of more arrays than that, each may run one; they have to wait for each other.
+    """
+    if arrays > parallel:
+        return [1] * arrays
+    return [(i + 1) * parallel // arrays - i * parallel // arrays for i in range(arrays)]

@@ -39,7 +39,8 @@ def slurms_words() -> Iterator[None]:
 
 def submit(experiment: ExperimentName, site: Site, model: Model = None, out: Out = None, sets: Names = None,
            methods: Names = None, seeds: Numbers = None, steps: Steps = None, size: Size = None, dtype: Dtype = None,
-           probe: Probe = False):
+           probe: Probe = False,
+           units_per_task: Annotated[Optional[int], typer.Option(min=1, help="Default: as many as fit the time limit.")] = None):
     """Queue an experiment on a Slurm cluster: array jobs, and a report after them. Again: adds only what is missing.
 
     Example: svdstory submit report --site charisma
@@ -56,7 +57,7 @@ def submit(experiment: ExperimentName, site: Site, model: Model = None, out: Out
     with slurms_words():
         if probe:
             _look_at_a_node(profile, folder)
-        _queue(folder, profile, None)
+        _queue(folder, profile, per_task=units_per_task)
 
 
 def _look_at_a_node(profile, folder: Path) -> None:
@@ -70,11 +71,11 @@ def _look_at_a_node(profile, folder: Path) -> None:
         raise InputError("a node of the site cannot run this (above). Nothing was queued.")
 
 
-def _queue(folder: Path, profile, cause: str | None) -> None:
+def _queue(folder: Path, profile, cause: str | None = None, per_task: int | None = None) -> None:
     """Submit what is missing (of one failure cause only, if given), and say what was asked. Exit status 1 if refused."""
     from .submit import submit_missing
 
-    asked = submit_missing(folder, profile, cause, say=typer.echo)
+    asked = submit_missing(folder, profile, cause=cause, per_task=per_task, say=typer.echo)
     if asked.refused:
         typer.echo("\n".join(asked.refused), err=True)
         typer.echo(f"Slurm refused (its words above). What was queued before stays; nothing is lost. Mend the site "

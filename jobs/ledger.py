@@ -10,6 +10,7 @@ A job whose launcher died between sbatch and array-0.json is found again by its 
 The folder's number is taken by a rename onto a name that does not exist: of two launchers at once, one wins.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -46,7 +47,7 @@ class Submission:
 
     @cached_property
     def intent(self) -> dict:
-        return json.loads((self.folder / "intent.json").read_text(encoding="utf-8"))
+        return json.loads(_read_patiently(self.folder / "intent.json"))
 
     @property
     def number(self) -> int:
@@ -188,6 +189,18 @@ def write_whole(path: Path, content: dict) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)
+
+
+def _read_patiently(path: Path, deadline_s: float = 30) -> str:
+    """Read a file that has been written for certain: on NFS and Lustre, another node may see it late, or a stale handle."""
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE) or time.monotonic() > end:
+                raise
+        time.sleep(0.5)
 
 
 def _started(pid: int) -> str | None:

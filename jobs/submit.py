@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svdstory.jobs import attempts, launch, ledger, scheduler
-from svdstory.jobs.chunks import Cost, arrays, cut
+from svdstory.jobs.chunks import Cost, arrays, cut, guess, shares
 from svdstory.jobs.freeze import freeze
 from svdstory.jobs.ledger import Array, Submission
-from svdstory.jobs.plan import plan_path, read_plan
+from svdstory.jobs.plan import Plan, plan_path, read_plan
 from svdstory.jobs.scheduler import SlurmError
 from svdstory.jobs.sites import Site
 from svdstory.jobs.store import Store
@@ -43,17 +43,19 @@ class Standing:
         return {key for keys in self.live.values() for key in keys}
 
 
-def submit_missing(run: Path, site: Site, cause: str | None = None, say: Callable[[str], None] = print) -> Asked:
+def submit_missing(run: Path, site: Site, *, cause: str | None = None, per_task: int | None = None,
+                   say: Callable[[str], None] = print) -> Asked:
     """Queue the units of the run's plan that are neither finished nor queued, and a reduce job after them.
 
-    With `cause`, only those whose last attempt failed so (`any`: that failed). `say` is told what will be asked for.
-    Where all is finished or queued, and a report stands or its job waits, nothing is added.
+    With `cause`, only those whose last attempt failed so (`any`: that failed). `per_task` units make a task; unset, as
+    many as fit its time limit. `say` is told what will be asked for. Where all is finished or queued, and a report stands or its job waits, nothing is added.
 
     Raises InputError before anything is queued, and SlurmError where the controller does not answer.
     """
     check_paths(run, site)
     path, store = plan_path(run), Store(run)
-    units = list(read_plan(path).units)
+    plan = read_plan(path)
+    units = list(plan.units)
     submission = None
     while submission is None:  # another launcher may take the number that we saw free: then look again
         ledger.wait_for_launchers(run)
@@ -65,8 +67,8 @@ def submit_missing(run: Path, site: Site, cause: str | None = None, say: Callabl
             say(f"nothing to add: {len(units) - len(standing.covered)} units are finished, {len(standing.covered)} queued")
             return Asked(None, 0, len(standing.covered), [])
         earlier = [a for s in ledger.submissions(run) for a in attempts.read(s.folder)]
-        cost, exclude = cost_of(earlier), attempts.bad_nodes(earlier)
-        tasks = cut(keys, site, cost, room(site))
+        cost, exclude = cost_of(plan, earlier), attempts.bad_nodes(earlier)
+        tasks = cut(keys, site, cost, room(site), per_task)
         sizes = arrays(len(tasks), _max_array(site)) if tasks else []
         code = freeze(run)
         facts = {"plan": str(path.relative_to(run)), "code": code.name, "site": site.model_dump(mode="json")}
@@ -139,10 +141,12 @@ def stand(run: Path) -> Standing:
 def _queue(submission: Submission, site: Site, code: Path, standing: Standing, exclude: list[str]) -> list[str]:
     """sbatch array after array, writing down each answer; then the reduce job. Returns Slurm's refusals."""
     *of_tasks, of_reduce = submission.arrays
-    before = list(standing.live)
-    for array in of_tasks:
+    before, mine = list(standing.live), []
+    for array, share in zip(of_tasks, shares(len(of_tasks), site.parallel)):
+        # of more arrays than may run at once, each waits for the one that many places before it
+        after = mine[-site.parallel] if len(mine) >= site.parallel else None
         try:
-            job = launch.queue(submission, array, parameters(site, array, code, exclude), python_of(site))
+            job = launch.queue(submission, array, parameters(site, array, code, share, exclude, after), python_of(site))
         except launch.Unanswered as error:
             return [error.words]  # left open: the next submit looks for it by name
         except SlurmError as error:
@@ -151,9 +155,9 @@ def _queue(submission: Submission, site: Site, code: Path, standing: Standing, e
                 submission.record(later, refused="not asked for after the refusal before it")
             return [error.words]  # what was queued before it runs; submitting again adds the rest
         submission.record(array, job=job)
-        before.append(job)
+        mine.append(job)
     try:
-        job = launch.queue(submission, of_reduce, reduce_parameters(site, of_reduce, code, before), python_of(site))
+        job = launch.queue(submission, of_reduce, reduce_parameters(site, of_reduce, code, before + mine), python_of(site))
     except launch.Unanswered as error:
         return [error.words]
     except SlurmError as error:
@@ -165,8 +169,8 @@ def _queue(submission: Submission, site: Site, code: Path, standing: Standing, e
     return []
 
 
-def parameters(site: Site, array: Array, code: Path, exclude: list[str]) -> dict:
-    """submitit's parameters for an array of tasks."""
+def parameters(site: Site, array: Array, code: Path, share: int, exclude: list[str], after: str | None) -> dict:
+    """submitit's parameters for an array of tasks, of which `share` may run at once."""
     extra: dict = {"requeue" if site.requeue else "no-requeue": True}
     if site.gpu:
         extra[site.gpu.option] = site.gpu.value
@@ -176,7 +180,8 @@ def parameters(site: Site, array: Array, code: Path, exclude: list[str]) -> dict
         "time": site.minutes,
         "cpus_per_task": site.cpus,
         "mem": _megabytes(site.memory_gb),
-        "array_parallelism": site.parallel,
+        "array_parallelism": share,
+        "dependency": f"afterany:{after}" if after else None,
         "exclude": ",".join(exclude) or None,
         "additional_parameters": extra,
     }
@@ -223,12 +228,13 @@ def _megabytes(gigabytes: float | None) -> str | None:
     return None if gigabytes is None else f"{round(gigabytes * 1024)}M"
 
 
-def cost_of(earlier: list[attempts.TaskAttempt]) -> Cost:
+def cost_of(plan: Plan, earlier: list[attempts.TaskAttempt]) -> Cost:
     """What a unit and a model load take: as measured in earlier attempts of this run, else a guess."""
-    unit_s = attempts.unit_seconds(earlier)
+    images = sum(len(plan.sets[cell.set].settings) for cell in plan.units.values()) / len(plan.units)
+    guessed, unit_s = guess(plan.steps, plan.size, images), attempts.unit_seconds(earlier)
     if unit_s is None:
-        return Cost()
-    return Cost(unit_s, attempts.load_seconds(earlier) or Cost().load_s, measured=True)
+        return guessed
+    return Cost(unit_s, attempts.load_seconds(earlier) or guessed.load_s, measured=True)
 
 
 def room(site: Site) -> int | None:

@@ -13,6 +13,7 @@ from svdstory.jobs.store import Attempt, Store
 
 EARLY_FAILURES = 3  # so many units failed and none made within so many seconds of the first: the node is bad
 EARLY_S = 60.0
+BARREN_TURNS = 3  # so many turns of a task in a row without one finished unit: it is not queued again
 
 
 @dataclass
@@ -61,12 +62,9 @@ def run_task(submission: str, number: int) -> dict:
 
     def closing() -> None:
         attempts.write(place.folder, progress.at_end(attempt, "stopped"))
-        if progress.made == 0 and time.time() - progress.began > 30 * site["minutes"]:
-            stop.requeue = False  # most of the time limit was not enough for one unit: another turn would not be either
-            unit = next((key for key in keys if not store.is_finished(key)), None)
-            if unit:
-                store.record_failure(unit, "timeout", f"not one unit was finished in {site['minutes']} minutes: raise "
-                                     "minutes in the site profile, or lower steps or size", me)
+        if is_barren(place, number, 60 * site["minutes"]):
+            stop.requeue = False
+            give_up(next((key for key in keys if not store.is_finished(key)), None), site["minutes"], store, me)
 
     stop = Stop(site["signal_seconds"], site["requeue"], closing)
     stop.listen()
@@ -86,6 +84,22 @@ def run_task(submission: str, number: int) -> dict:
     if bad:
         raise RuntimeError(f"node {me.host}: {progress.failed} units failed at once. It is left out of the next submit.")
     return {"made": len(outcome.made), "found": len(outcome.found), "failed": outcome.failed, "stopped": outcome.stopped}
+
+
+def is_barren(place: Submission, number: int, limit_s: float) -> bool:
+    """Whether another turn would bring nothing either: no unit was finished in most of the time limit, or in the last
+    BARREN_TURNS turns together."""
+    turns = [turn for turn in attempts.read(place.folder) if turn.task == number]
+    last = turns[-1]
+    most_of_it = last.made == 0 and last.ended - last.started > limit_s / 2
+    return most_of_it or (len(turns) >= BARREN_TURNS and not any(turn.made for turn in turns[-BARREN_TURNS:]))
+
+
+def give_up(unit: str | None, minutes: int, store: Store, me: Attempt) -> None:
+    """Record that the unit does not fit its time."""
+    if unit:
+        store.record_failure(unit, "timeout", f"this unit was not finished in a task of {minutes} minutes, nor in the "
+                             "turns before: raise minutes in the site profile, or lower steps or size", me)
 
 
 def run_reduce(submission: str) -> None:

@@ -15,7 +15,7 @@
 set -euo pipefail
 DIR=${SVDSTORY_CLUSTER:-/tmp/svdstory-cluster}   # short: UNIX sockets live below it, 108 bytes at most
 PORT=${SVDSTORY_CLUSTER_PORT:-27400}             # TCP ports PORT .. PORT+10+NODES of 127.0.0.1
-NODES=${SVDSTORY_CLUSTER_NODES:-4}               # the first half has feature type_a, the rest type_b
+NODES=${SVDSTORY_CLUSTER_NODES:-4}               # the first half has feature type_a, the rest type_b; each its own name
 GPUS=${SVDSTORY_CLUSTER_GPUS:-4}                 # pretended v100 on each node
 MAX_ARRAY=${SVDSTORY_CLUSTER_MAX_ARRAY:-1001}    # MaxArraySize: the highest array index is one less
 ACCOUNTING=${SVDSTORY_CLUSTER_ACCOUNTING:-yes}   # yes: slurmdbd on MariaDB, so that sacct works | no
@@ -110,7 +110,7 @@ X
   local i feature
   for ((i=1; i<=NODES; i++)); do
     feature=type_a; ((2*i > NODES+1)) && feature=type_b
-    echo "NodeName=n$i NodeHostname=n$i NodeAddr=127.0.0.1 Port=$((PORT+10+i)) Feature=$feature"
+    echo "NodeName=n$i NodeHostname=n$i NodeAddr=127.0.0.1 Port=$((PORT+10+i)) Feature=$feature,n$i"
   done
   cat <<X
 PartitionName=DEFAULT Nodes=ALL MaxTime=1-0 DefaultTime=10 DefMemPerCPU=500 State=UP

@@ -57,9 +57,18 @@ class Cluster:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
         return done.stdout + done.stderr
 
-    def kill_on(self, node: str, words: str, signal: str = "KILL") -> None:
-        """Signal the processes on a node whose command line holds `words`."""
-        self.node(node, "enter", "pkill", f"-{signal}", "-f", words)
+
+def unchanged_for(seconds: float, look):
+    """A condition for `until`: what `look()` gives has been the same for so long."""
+    seen: list = [None, 0.0]
+
+    def condition() -> bool:
+        now = look()
+        if now != seen[0]:
+            seen[:] = [now, time.monotonic()]
+        return time.monotonic() - seen[1] >= seconds
+
+    return condition
 
 
 def until(what: str, condition, seconds: float = 60):

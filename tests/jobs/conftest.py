@@ -1,11 +1,14 @@
 """One real Slurm for all tests that need one: brought up by the first, down after the last."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from .cluster import Cluster, left_out
+from .stage import Stage, faults_file
+from .study import Study
 
 
 def _own(name: str, port: int, **settings) -> Cluster:
@@ -27,11 +30,38 @@ def _bring_up(cluster: Cluster):
 
 @pytest.fixture(scope="session")
 def cluster():
-    """Four nodes, accounting, preemption, MaxArraySize 5."""
-    yield from _bring_up(_own("lab", 21000))
+    """Eleven nodes (so that faults of nodes can overlap), accounting, preemption, MaxArraySize 5."""
+    yield from _bring_up(_own("lab", 21000, nodes=11))
 
 
 @pytest.fixture(scope="session")
 def bare_cluster():
     """One node, no accounting."""
-    yield from _bring_up(_own("bare", 21020, nodes=1, accounting="no"))
+    yield from _bring_up(_own("bare", 21030, nodes=1, accounting="no"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster, tmp_path_factory):
+    """A study that nothing happens to: what the others' reports must equal."""
+    study = Study(cluster, tmp_path_factory.mktemp("undisturbed") / "Мой \"run\" it's here", site={"gpu": None})
+    study.submit()
+    study.until_quiet()
+    return study
+
+
+@pytest.fixture(scope="session")
+def faults():
+    """The table of faults that the scenarios fill."""
+    table: dict[str, dict] = {}
+    yield table
+    if faults_file():
+        faults_file().write_text(json.dumps(table, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def stage(request, cluster, tmp_path_factory, undisturbed, faults):
+    """The scenarios of all tests that are to be run, started at once."""
+    stage = Stage(cluster, tmp_path_factory.mktemp("stage"), undisturbed, faults)
+    stage.start([item.function.scenario for item in request.session.items if hasattr(item.function, "scenario")])
+    yield stage
+    stage.close()

@@ -27,6 +27,7 @@ class Study:
     subjects: int = 6
     seeds: int = 2
     steps: int = 4
+    per_task: int = 2
     light: bool = True  # False: the real model, `tiny`
     site: dict = field(default_factory=dict)  # differences from the profile `lab`
 
@@ -81,7 +82,7 @@ class Study:
 
     @property
     def submit_words(self) -> list[str]:
-        return ["submit", "study.yaml", "--site", "./site.yaml", "--out", "run"]
+        return ["submit", "study.yaml", "--site", "./site.yaml", "--out", "run", "--units-per-task", str(self.per_task)]
 
     def submit(self, status: int | None = 0) -> str:
         return self.svdstory(*self.submit_words, status=status)

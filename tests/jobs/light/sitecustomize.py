@@ -57,9 +57,6 @@ def generate(model, prompts, method, *, seed, steps, size, on_step, **_):
     from PIL import Image
 
     note("began", f"{prompts.subject.replace(' ', '-')}-{seed}.")
-    node = os.environ["SLURMD_NODENAME"]
-    if read(f"bad-node-{node}") is not None:
-        raise RuntimeError(f"{node} is bad")
     fails(read(f"{prompts.subject.split()[-1]}.fails"))
     for step in range(steps):
         threading.Event().wait(float(read("step_s") or 0))
@@ -67,6 +64,8 @@ def generate(model, prompts, method, *, seed, steps, size, on_step, **_):
         while read("hold") is not None:
             threading.Event().wait(0.05)
             on_step(step)
+        if read(f"bad-node-{os.environ['SLURMD_NODENAME']}") is not None:
+            raise RuntimeError("this node is bad")
     images = []
     for prompt in prompts.prompts:
         seedling = hashlib.sha256(f"{prompt} {method.switches()} {seed}".encode()).digest()

@@ -1,0 +1,250 @@
+"""Faults of tasks, launchers and users on a real Slurm. Nothing finished is lost or made twice, and the report is the same."""
+
+import os
+import shutil
+import signal
+import subprocess
+
+from .cluster import until
+from .stage import Act, overlapping
+
+
+def began_more_than_once(study) -> list[str]:
+    units = [name.split(".")[0] for name in study.began()]
+    return sorted({unit for unit in units if units.count(unit) > 1})
+
+
+def node_of(study, which: int = 0) -> str:
+    """The node on which the study's first (or other) running task is."""
+    def running():
+        return [line.split() for line in study.queue().splitlines() if " RUNNING " in line]
+    return until("a task to run", running)[which][2]
+
+
+@overlapping
+def test_sigkill_of_a_worker_loses_at_most_the_unit_at_hand(act: Act):
+    study = act.study()
+    study.hold()
+    study.submit()
+    until("a unit to begin", lambda: study.began())
+    unit = study.began()[0]
+    act.fault("SIGKILL of a worker in the middle of a unit")
+    pid = unit.rpartition("-")[2]
+    act.cluster.node(node_of(study), "enter", "kill", "-KILL", pid)
+    study.release()
+    study.until_quiet()
+    assert study.finished() == study.units - 2  # the task's own two
+    assert not study.submissions[0].reduced
+    study.submit()
+    act.recovered(study, "its task failed, the reduce job named the holes; submit added them")
+    assert began_more_than_once(study) == [unit.split(".")[0]]
+
+
+@overlapping
+def test_scancel_of_one_element_is_not_undone_by_a_requeue(act: Act):
+    study = act.study()
+    study.hold()
+    study.submit()
+    until("a unit to begin", lambda: study.began())
+    job = study.submissions[0].arrays[0].job
+    act.fault("scancel of one array element")
+    act.cluster.ask("scancel", f"{job}_0")
+    until("the element to end", lambda: f"{job}_0 " not in study.queue())
+    study.release()
+    study.until_quiet()
+    assert study.finished() == study.units - len(study.submissions[0].tasks[0])
+    study.submit()
+    act.recovered(study, "the others finished, the cancelled one stayed so; submit added its units")
+
+
+@overlapping
+def test_the_time_limit_requeues_a_task_that_goes_on_where_it_was(act: Act):
+    study = act.study(per_task=12, site={"minutes": 1, "signal_seconds": 40})
+    (study.control / "step_s").write_text("0.7")
+    act.fault("time limit in the middle of a task's units")
+    study.submit()
+    act.recovered(study, "USR2 in time, requeued, went on with the rest", seconds=240)
+    attempts = [turn for s in study.submissions for turn in _turns(s)]
+    assert any(turn.restart for turn in attempts) and all(turn.made for turn in attempts if turn.ending == "stopped")
+
+
+def _turns(submission):
+    from svdstory.jobs import attempts
+
+    return attempts.read(submission.folder)
+
+
+@overlapping
+def test_a_unit_longer_than_the_time_limit_is_recorded_as_such_and_not_tried_for_ever(act: Act):
+    study = act.study(subjects=1, seeds=1, site={"minutes": 1, "signal_seconds": 10})
+    study.hold()
+    study.submit()
+    study.until_quiet(150)
+    assert study.status()["failed"] == {"timeout": 1}
+    assert "raise minutes in the site profile" in study.svdstory("logs", "run", study.submissions[0].tasks[0][0])
+
+
+@overlapping
+def test_a_refused_sbatch_shows_slurms_words_and_loses_nothing(act: Act):
+    study = act.study()
+    act.fault("sbatch refused: partition, account, wckey, submit cap")
+    for change, words in [
+        ({"partition": "nope"}, "Invalid partition name specified"),
+        ({"account": "nope"}, "Invalid account or account/partition combination specified"),
+        ({"wckey": "nope"}, "Invalid wckey specification"),
+    ]:
+        study.write_site(**change)
+        assert words in study.submit(status=1)
+        assert not study.queue()
+    study.hold()
+    study.write_site(partition="capped")  # takes three jobs: the first of two arrays
+    assert "QOSMaxSubmitJobPerUserLimit" in study.submit(status=1)
+    study.write_site()
+    assert "6 units in 3 tasks" in study.submit()
+    study.release()
+    act.recovered(study, "Slurm's own words shown, what was refused is added by the next submit")
+    assert began_more_than_once(study) == []
+
+
+@overlapping
+def test_twelve_tasks_are_split_where_an_array_may_hold_five(act: Act):
+    study = act.study(per_task=1)
+    act.fault("MaxArraySize 5 with 12 tasks")
+    study.submit()
+    assert [array.count for array in study.submissions[0].arrays] == [4, 4, 4, 0]
+    act.recovered(study, "three arrays of four and one reduce job after all")
+
+
+@overlapping
+def test_concurrent_submits_queue_every_unit_once(act: Act):
+    study = act.study()
+    act.fault("three submits at once, and one more")
+    launchers = [subprocess.Popen(study.command(*study.submit_words), cwd=study.folder, env=act.cluster.environment,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(3)]
+    printed = [launcher.communicate(timeout=120)[0] for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [0, 0, 0], printed
+    assert sum("nothing to add" in text for text in printed) == 2, printed
+    assert "nothing to add" in study.submit()
+    act.recovered(study, "one of them queued all, the others nothing")
+    assert began_more_than_once(study) == [] and len(study.submissions) == 1
+
+
+@overlapping
+def test_a_launcher_killed_after_sbatch_is_found_again_by_the_jobs_name(act: Act):
+    study = act.study()
+    act.fault("launcher killed between sbatch and writing the job id")
+    killed = submit_with_sbatch(study, '"$REAL" "$@"; kill -KILL $PPID')
+    assert killed.returncode == -signal.SIGKILL
+    assert study.submissions[0].arrays[0].job is None
+    assert study.status()["queued"] + study.status()["running"] > 0  # seen by its name
+    study.submit()
+    assert study.submissions[0].arrays[0].job is not None  # adopted, not queued again
+    act.recovered(study, "the job was adopted by its name, the rest was added")
+    assert began_more_than_once(study) == []
+
+
+@overlapping
+def test_a_launcher_killed_before_sbatch_leaves_nothing_behind(act: Act):
+    study = act.study()
+    act.fault("launcher killed before sbatch")
+    assert submit_with_sbatch(study, "kill -KILL $PPID").returncode == -signal.SIGKILL
+    assert not study.queue()
+    study.submit()
+    act.recovered(study, "submitted again: all queued once")
+    assert began_more_than_once(study) == []
+
+
+@overlapping
+def test_an_sbatch_that_fails_after_queueing_is_believed_only_after_asking(act: Act):
+    study = act.study()
+    act.fault("sbatch reports a time-out, although the job was queued")
+    submit_with_sbatch(study, '"$REAL" "$@" >/dev/null; echo "sbatch: error: Socket timed out" >&2; exit 1')
+    act.recovered(study, "the job was found by its name")
+    assert began_more_than_once(study) == [] and len(study.submissions) == 1
+
+
+def submit_with_sbatch(study, script: str) -> subprocess.CompletedProcess:
+    """Submit with another `sbatch` first on the PATH. $REAL is Slurm's."""
+    folder = study.folder / "bin"
+    folder.mkdir()
+    (folder / "sbatch").write_text(f"#!/bin/bash\nREAL={shutil.which('sbatch')}\n{script}\n")
+    (folder / "sbatch").chmod(0o755)
+    environment = {**study.cluster.environment, "PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(study.command(*study.submit_words), cwd=study.folder, env=environment, capture_output=True,
+                          text=True, timeout=120)
+
+
+@overlapping
+def test_source_and_prompts_edited_after_submit_change_nothing(act: Act):
+    study = act.study(site={"parallel": 1})
+    source = study.folder / "source"
+    for package in ("jobs", "pipeline", "prompts", "slurm"):
+        shutil.copytree(f"{os.path.dirname(__file__)}/../../{package}", source / "svdstory" / package,
+                        ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    study.hold()
+    environment = {**act.cluster.environment, "PYTHONPATH": str(source)}
+    subprocess.run(study.command(*study.submit_words), cwd=study.folder, env=environment, check=True, timeout=120,
+                   capture_output=True)
+    act.fault("source and prompts edited while tasks wait")
+    for module in ("pipeline/worker.py", "jobs/task.py", "jobs/store.py"):
+        (source / "svdstory" / module).write_text("raise SystemExit('edited')\n")
+    study.write_prompts("one", ["by the sea", "on the moon"])
+    study.release()
+    act.recovered(study, "tasks ran the frozen copy of code and plan", seconds=180)
+
+
+@overlapping
+def test_a_unit_that_runs_out_of_gpu_memory_or_gives_nan_or_hits_a_bug_leaves_the_others_alone(act: Act):
+    study = act.study()
+    for word, cause in (("one", "memory"), ("two", "nan"), ("three", "bug")):
+        (study.control / f"{word}.fails").write_text(cause)
+    act.fault("units out of GPU memory, not finite, and with a bug")
+    study.submit()
+    study.until_quiet()
+    assert study.status()["failed"] == {"out of memory": 2, "not finite": 2, "bug": 2}
+    assert "ValueError: a bug" in study.svdstory("logs", "run", unit_of(study, "three"))
+    for word in ("one", "two", "three"):
+        (study.control / f"{word}.fails").unlink()
+    assert "2 units" in study.svdstory("retry", "run", "--cause", "out-of-memory")
+    study.until_quiet()
+    assert study.status()["failed"] == {"not finite": 2, "bug": 2}
+    study.submit()
+    act.recovered(study, "recorded by cause, the others finished; retry by cause, then submit")
+
+
+def unit_of(study, word: str) -> str:
+    from svdstory.jobs.plan import plan_path, read_plan
+
+    plan = read_plan(plan_path(study.run))
+    return next(key for key, cell in plan.units.items() if cell.set == word)
+
+
+@overlapping
+def test_a_task_killed_for_its_memory_loses_no_finished_unit(act: Act):
+    study = act.study(site={"memory_gb": 0.5})
+    (study.control / "six.fails").write_text("eat")
+    act.fault("a task takes more memory than it asked for")
+    study.submit()
+    study.until_quiet()
+    assert study.units - 2 <= study.finished() < study.units
+    (study.control / "six.fails").unlink()
+    study.submit()
+    act.recovered(study, "Slurm killed the task, the others finished; submit added its units")
+
+
+@overlapping
+def test_a_damaged_unit_is_a_hole_until_it_is_made_again(act: Act):
+    study = act.study()
+    study.submit()
+    study.until_quiet()
+    victim = next(iter((study.run / "units").glob("*/*/0.png")))
+    act.fault("a finished unit's picture is cut short")
+    victim.write_bytes(victim.read_bytes()[:100])
+    shutil.rmtree(study.run / "report")
+    for submission in study.submissions:
+        (submission.folder / "reduced.json").unlink()
+    assert "1 corrupt" in study.svdstory("reduce", "run", status=1)
+    study.submit()
+    until("a whole report", lambda: any(s.reduced for s in study.submissions), 120)
+    assert len(list((study.run / "corrupt").glob("*"))) == 1
+    assert study.report() == act.stage.undisturbed.report()
