@@ -50,7 +50,9 @@ def run(experiment: ExperimentName = "demo", model: Model = None, out: Out = Non
         methods: Names = None, seeds: Numbers = None, steps: Steps = None, size: Size = None, dtype: Dtype = None,
         device: Annotated[Optional[str], typer.Option(help="cuda, cuda:1 or cpu. Default: a GPU if there is one.")] = None,
         micro_batch: Annotated[Optional[int], typer.Option(min=1, help="Images per UNet call besides the anchors; "
-                                                           "less needs less memory. The images are the same.")] = None):
+                                                           "less needs less memory. The images are the same.")] = None,
+        workers: Annotated[Optional[int], typer.Option(min=1, help="Processes that share the units. Default: one; "
+                                                       "for tiny and miniature without a GPU one for each core.")] = None):
     """Do an experiment here and now: plan, sample, score, reduce. Run it again to go on where it was stopped.
 
     Example: svdstory run report --model tiny --sets bad
@@ -62,9 +64,9 @@ def run(experiment: ExperimentName = "demo", model: Model = None, out: Out = Non
     cells, units = len(plan.cells), len(plan.units)
     typer.echo(f"{folder}: {len(plan.sets)} prompt sets, {len(plan.methods)} methods, {cells} cells, {units} units; "
                f"model {plan.model.name}, {plan.steps} steps, {plan.size[0]}x{plan.size[1]}", err=True)
-    outcome = sample_all(plan, store, device=device, micro_batch=micro_batch)
-    if outcome.stopped:
-        typer.echo(f"stopped: {outcome.stopped}. Run the same command again to go on.", err=True)
+    states = sample_all(plan, store, device=device, micro_batch=micro_batch, workers=workers)
+    if len(states) < units:
+        typer.echo(f"{units - len(states)} units were not made. Run the same command again to go on.", err=True)
     finish(folder, plan.scorers, device)
 
 

@@ -108,19 +108,20 @@ def denoise(unet, scheduler, conditioning, call: Call, latents, *, steps, guidan
     """One pass over the schedule: without `matches` the first, with them the second."""
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(steps)
-    timesteps = scheduler.timesteps.to(unet.device)
-    latents = latents.to(unet.device, torch.float32) * scheduler.init_noise_sigma
+    device, dtype = unet.device, unet.dtype          # once: diffusers walks all modules for each
+    timesteps = scheduler.timesteps.to(device)
+    latents = latents.to(device, torch.float32) * scheduler.init_noise_sigma
     call.bank = SpectralBank(call.method.filter_k, call.method.filter_v, exact=exact)
-    call.masks = SubjectMasks(conditioning.subject_tokens, *latents.shape[-2:], unet.device)
+    call.masks = SubjectMasks(conditioning.subject_tokens, *latents.shape[-2:], device)
     groups = row_groups(call.method, len(latents), micro_batch)
     features_at = int((scheduler.timesteps - injection.TIMESTEP).abs().argmin()) if matches is None else None
     features: list[Tensor] = []
     for step, t in enumerate(scheduler.timesteps):
         begin_step(call, step, steps, matches)
-        model_input = scheduler.scale_model_input(latents, t).to(unet.dtype)
+        model_input = scheduler.scale_model_input(latents, t).to(dtype)
         predictions = []
         for rows in groups:
-            begin_call(call, rows, last=rows is groups[-1], device=unet.device)
+            begin_call(call, rows, last=rows is groups[-1], device=device)
             with capturing(unet, features, call, step == features_at):
                 predictions.append(predict(unet, model_input, timesteps[step], conditioning, call))
         halves = torch.cat(predictions, dim=1).float()                                   # (halves, B, C, H, W)

@@ -1,0 +1,169 @@
+"""Plans: unit keys, strict configuration, checks before anything is queued."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from svdstory.jobs.experiment import Experiment, find_experiment, read_experiment
+from svdstory.jobs.plan import make_plan, plan_path, read_plan, write_plan
+from svdstory.pipeline.methods import Method, SpectralFilter, expand, named, shipped_entries
+from svdstory.pipeline.promptset import find_sets, read_sets
+from svdstory.pipeline.strict import InputError, parse
+
+FOX = """style: A photo of
+subject: a red fox
+concept: fox
+settings: [in the snow, at the beach, in a city]
+"""
+
+
+def plan_of(tmp_path: Path, text: str = FOX, name: str = "fox", **experiment):
+    (tmp_path / f"{name}.yaml").write_text(text)
+    content = {"sets": [f"{name}.yaml"], "methods": ["sdxl", "consistory"], "model": "tiny", **experiment}
+    return make_plan("test", parse(Experiment, content, "test"), tmp_path)
+
+
+def keys(plan):
+    return [cell.key for cell in plan.cells]
+
+
+def test_keys_do_not_depend_on_names_order_or_comments(tmp_path):
+    one = plan_of(tmp_path)
+    other = "# a comment\nsettings: [in the snow, at the beach, in a city]\nwhy: other words\nconcept: [fox]\n" \
+            "subject: a red fox\nstyle: A photo of\norigin: curated\n"
+    assert keys(plan_of(tmp_path, other, name="renamed")) == keys(one)
+
+
+@pytest.mark.parametrize("change", [{"steps": 7}, {"seeds": [1]}, {"guidance": 4.0}, {"size": [128, 192]},
+                                    {"scheduler": "euler"}])
+def test_keys_change_with_everything_that_changes_pixels(tmp_path, change):
+    assert not set(keys(plan_of(tmp_path))) & set(keys(plan_of(tmp_path, **change)))
+
+
+def test_methods_with_equal_switches_are_one_unit(tmp_path):
+    same = {"name": "my-consistory", "base": "consistory", "set": {"mask_dropout": 0.5}}
+    plan = plan_of(tmp_path, methods=["consistory", same])
+    assert len(plan.cells) == 2 and len(plan.units) == 1
+
+
+def test_report_covers_the_reports_methods_on_twenty_sets():
+    path = find_experiment("report")
+    plan = make_plan("report", read_experiment(path, model="tiny"), path.parent)
+    assert len(plan.sets) == 20 and sum(s.group == "good" for s in plan.sets.values()) == 10
+    assert {f"svd-kv-{k}-{v}" for k in (0.01, 0.05, 0.1) for v in (0.01, 0.05, 0.1)} <= set(plan.methods)
+    assert all(3 <= len(s.settings) <= 5 and s.why for s in plan.sets.values())
+    assert sum(s.origin == "report" for s in plan.sets.values()) == 5
+
+
+def test_every_shipped_method_is_possible():
+    assert all(expand(name) for name in shipped_entries())
+
+
+@pytest.mark.parametrize("switches, message", [
+    (dict(mask_dropout=0.5, extended_attention="unmasked", n_anchors=2), "needs extended_attention: masked"),
+    (dict(filter_k=SpectralFilter(keep_top=3)), "needs extended_attention"),
+    (dict(extended_attention="masked"), "need n_anchors of at least 1"),
+    (dict(n_anchors=2), "would do nothing"),
+    (dict(reference="random"), "needs extended_attention"),
+])
+def test_impossible_methods_are_refused(switches, message):
+    with pytest.raises(ValueError, match=message):
+        Method(**switches)
+
+
+@pytest.mark.parametrize("filter_, message", [
+    ({}, "empty filter"), ({"keep_top": 3, "keep_energy": 0.9}, "exclude each other"),
+    ({"reweight": "exp"}, "alpha belongs to reweight: exp"), ({"keep_fraction": 1.5}, "less than or equal to 1"),
+])
+def test_impossible_filters_are_refused(filter_, message):
+    with pytest.raises(ValueError, match=message):
+        SpectralFilter(**filter_)
+
+
+def test_unknown_switch_names_file_key_and_the_nearest_one(tmp_path):
+    with pytest.raises(InputError, match=r"method my: unknown key 'mask_droput' \(did you mean 'mask_dropout'\?\)"):
+        plan_of(tmp_path, methods=[{"name": "my", "base": "consistory", "set": {"mask_droput": 0.1}}])
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'consistory'"):
+        named("consistori")
+    with pytest.raises(InputError, match="did you mean 'report'"):
+        find_experiment("reprot")
+    with pytest.raises(InputError, match="did you mean 'blue-bus'"):
+        find_sets("blue-buss")
+
+
+def test_wrong_type_and_unknown_key_in_a_prompt_set(tmp_path):
+    with pytest.raises(InputError, match=r"fox.yaml: unknown key 'setings' \(did you mean 'settings'\?\)"):
+        plan_of(tmp_path, FOX + "setings: [x]\n")
+    with pytest.raises(InputError, match="style: got 3"):
+        plan_of(tmp_path, FOX.replace("A photo of", "3"))
+
+
+def test_prompt_without_its_subject_word(tmp_path):
+    with pytest.raises(InputError, match="the concept 'wolf' does not occur in the prompt 'A photo of a red fox"):
+        plan_of(tmp_path, FOX.replace("concept: fox", "concept: wolf"))
+
+
+def test_part_of_a_word_is_not_the_subject(tmp_path):
+    with pytest.raises(InputError, match="does not contain the subject word 'ox'"):
+        plan_of(tmp_path, FOX.replace("concept: fox", "concept: ox"))
+
+
+def test_long_prompt_names_the_words_that_would_be_cut(tmp_path):
+    long = FOX.replace("in a city", "in a city" + " very" * 68 + " red scarf")
+    with pytest.raises(InputError, match=r'prompt set fox, prompt 3: prompt has 81 tokens, the model reads 77: '
+                                         r'"very very red scarf" would be cut'):
+        plan_of(tmp_path, long)
+
+
+def test_more_anchors_than_images(tmp_path):
+    with pytest.raises(InputError, match="prompt set fox: method five has n_anchors 5, but the set has 3 images"):
+        plan_of(tmp_path, methods=[{"name": "five", "base": "consistory", "set": {"n_anchors": 5}}])
+
+
+def test_size_that_does_not_fit_names_the_nearest(tmp_path):
+    with pytest.raises(InputError, match="size 100x128: model tiny needs multiples of 64 pixels. Nearest: 128x128"):
+        plan_of(tmp_path, size=[100, 128])
+
+
+def test_missing_weights_are_named_with_the_command_that_fetches_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError) as error:
+        plan_of(tmp_path, model="sdxl")
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in str(error.value)
+    assert "svdstory prefetch sdxl" in str(error.value)
+
+
+def test_benchmark_file_with_192_sets_runs_unchanged(tmp_path):
+    lines = []
+    for superclass in ("animals", "humans", "inanimate objects"):
+        lines.append(f"{superclass}:")
+        for i in range(64):
+            lines += ["  - style: A photo of", f"    subject: a dog number {i} among {superclass}", "    concept_token: [dog]",
+                      "    settings: [in the park, at home, on a boat, in the rain, on a sofa]"]
+    (tmp_path / "benchmark.yaml").write_text("\n".join(lines))
+    sets = read_sets(tmp_path / "benchmark.yaml")
+    assert len(sets) == 192 and len({s.name for s in sets}) == 192
+    plan = make_plan("b", parse(Experiment, {"sets": ["benchmark.yaml"], "methods": ["consistory"], "model": "tiny"},
+                                "b"), tmp_path)
+    assert len(plan.units) == 192 and {s.group for s in plan.sets.values()} == {"animals", "humans", "inanimate-objects"}
+
+
+def test_plan_is_written_once_and_a_changed_one_is_added(tmp_path):
+    plan, run = plan_of(tmp_path), tmp_path / "run"
+    first = write_plan(plan, run)
+    assert write_plan(plan, run) == first and read_plan(first) == plan
+    second = write_plan(plan_of(tmp_path, steps=9), run)
+    assert plan_path(run) == second and first.exists() and second.name.startswith("0002-")
+
+
+def test_planning_does_not_import_torch():
+    code = ("import sys; from svdstory.jobs.cli import app; from svdstory.jobs import experiment, plan\n"
+            "p = experiment.find_experiment('report')\n"
+            "plan.make_plan('report', experiment.read_experiment(p, model='tiny'), p.parent)\n"
+            "sys.exit('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

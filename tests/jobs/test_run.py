@@ -1,0 +1,170 @@
+"""`svdstory run` as users start it: a process, a folder, kills in between, bad disks."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENT = """sets: [fox.yaml]
+methods: [sdxl, consistory, svd-log]
+model: tiny
+steps: 4
+"""
+FOX = "style: A photo of\nsubject: a red fox\nconcept: fox\nsettings: [in the snow, at the beach]\n"
+
+
+def command(*words) -> list[str]:
+    return [sys.executable, "-m", "svdstory.jobs", *map(str, words)]
+
+
+def start(folder: Path, out: Path, **options) -> subprocess.Popen:
+    return subprocess.Popen(command("run", folder / "small.yaml", "--out", out), cwd=folder, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def units_of(out: Path) -> dict[str, str]:
+    """Every file of every unit and its content's hash; manifests without what differs from attempt to attempt."""
+    tree = {}
+    for path in sorted((out / "units").rglob("*.*")):
+        content = path.read_bytes()
+        if path.name == "manifest.json":
+            manifest = json.loads(content)
+            content = json.dumps({k: v for k, v in manifest.items() if k not in ("times", "attempt")}).encode()
+        tree[str(path.relative_to(out))] = hashlib.sha256(content).hexdigest()
+    return tree
+
+
+def report_of(out: Path) -> dict[str, str]:
+    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted((out / "report").rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study")
+    (path / "fox.yaml").write_text(FOX)
+    (path / "small.yaml").write_text(EXPERIMENT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder):
+    """A run that nothing happens to."""
+    out = folder / "undisturbed"
+    process = start(folder, out)
+    _, log = process.communicate(timeout=300)
+    assert process.returncode == 0, log
+    return out
+
+
+def test_run_leaves_images_manifests_metrics_and_grids(undisturbed):
+    assert len(list(undisturbed.glob("units/*/*/manifest.json"))) == 3
+    assert len(list(undisturbed.glob("units/*/*/*.png"))) == 6
+    report = undisturbed / "report"
+    assert (report / "metrics.csv").is_file() and (report / "index.html").is_file()
+    assert list(report.rglob("*.png"))
+
+
+def test_units_hold_no_more_than_images_and_two_files(undisturbed):
+    for manifest in undisturbed.glob("units/*/*/manifest.json"):
+        assert len(list(manifest.parent.iterdir())) == json.loads(manifest.read_text())["images"] + 2
+
+
+def test_images_tell_how_they_were_made(undisturbed):
+    from PIL import Image
+    image = Image.open(next(undisturbed.glob("units/*/*/1.png")))
+    assert image.text["prompt"] == "A photo of a red fox at the beach" and image.text["seed"] == "0"
+    assert image.text["method"] in ("sdxl", "consistory", "svd-log") and "noise" in image.text["note"]
+    assert (undisturbed / "units" / image.text["unit"][:2] / image.text["unit"] / "1.png").is_file()
+
+
+def test_same_command_again_makes_nothing_and_leaves_the_same_report(folder, undisturbed):
+    before, reported = units_of(undisturbed), report_of(undisturbed)
+    stamps = {p: p.stat().st_mtime_ns for p in undisturbed.glob("units/*/*/*")}
+    process = start(folder, undisturbed)
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert units_of(undisturbed) == before and report_of(undisturbed) == reported
+    assert {p: p.stat().st_mtime_ns for p in undisturbed.glob("units/*/*/*")} == stamps
+
+
+def test_run_killed_in_the_middle_of_sampling_goes_on_where_it_was(folder, undisturbed):
+    out = folder / "killed"
+    process = start(folder, out)
+    for line in process.stderr:
+        if re.match(r"\[1/3\]", line):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    done = {p.parent.name: p.stat().st_mtime_ns for p in out.glob("units/*/*/manifest.json")}
+    assert 1 <= len(done) < 3
+    again = start(folder, out)
+    again.communicate(timeout=300)
+    assert again.returncode == 0
+    assert units_of(out) == units_of(undisturbed) and report_of(out) == report_of(undisturbed)
+    assert all(p.stat().st_mtime_ns == done[p.parent.name] for p in out.glob("units/*/*/manifest.json")
+               if p.parent.name in done)
+    assert not list((out / "tmp").iterdir())
+
+
+def test_two_runs_at_once_into_one_folder_end_with_one_result(folder, undisturbed):
+    out = folder / "twice"
+    both = [start(folder, out), start(folder, out)]
+    logs = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], logs
+    assert units_of(out) == units_of(undisturbed) and report_of(out) == report_of(undisturbed)
+
+
+def test_one_unit_alone_has_the_same_pixels_as_in_the_whole_study(folder, undisturbed):
+    out = folder / "alone"
+    done = subprocess.run(command("run", folder / "small.yaml", "--methods", "svd-log", "--out", out), cwd=folder,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert units_of(out).items() <= units_of(undisturbed).items()
+
+
+def test_damaged_units_are_holes_in_the_report_and_are_made_again(folder, undisturbed):
+    import shutil
+    out = folder / "damaged"
+    shutil.copytree(undisturbed, out)
+    first, second, _ = sorted(out.glob("units/*/*"))
+    (first / "0.png").write_bytes((first / "0.png").read_bytes()[:100])
+    (second / "manifest.json").write_text('{"files": {"0.p')
+    reduced = subprocess.run(command("reduce", out), capture_output=True, text=True)
+    assert reduced.returncode == 1 and "corrupt" in reduced.stdout
+    assert subprocess.run(command("verify", out), capture_output=True).returncode == 1
+    process = start(folder, out)
+    process.communicate(timeout=300)
+    assert process.returncode == 0 and units_of(out) == units_of(undisturbed)
+    assert len(list((out / "corrupt").iterdir())) == 2
+    assert subprocess.run(command("verify", out, "--deep"), capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("options, message", [
+    ("ro", "cannot be written (Read-only file system)"), ("size=16k", "Free some space or choose another folder"),
+])
+def test_output_folder_that_is_read_only_or_too_small_is_refused_before_sampling(folder, tmp_path, options, message):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a tmpfs")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], check=True)
+    try:
+        done = subprocess.run(command("run", folder / "small.yaml", "--out", disk / "run"), cwd=folder,
+                              capture_output=True, text=True)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_bad_input_is_one_message_and_exit_status_two(folder):
+    done = subprocess.run(command("run", folder / "small.yaml", "--methods", "consistori"), cwd=folder,
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and not (folder / "results").exists()
+    assert done.stderr.startswith("svdstory: unknown method 'consistori' (did you mean 'consistory'?)")

@@ -1,0 +1,31 @@
+"""What the README says is run as it stands there."""
+
+import re
+from pathlib import Path
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_five_lines_of_python_do_what_they_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", README, re.S)[1]
+    assert len(code.strip().splitlines()) == 5
+    exec(code, {})
+    from PIL import Image
+    assert Image.open(tmp_path / "fox-at-the-beach.png").size == (128, 128)
+
+
+def test_experiment_in_the_readme_is_a_valid_one(tmp_path):
+    import yaml
+
+    from svdstory.jobs.experiment import Experiment, read_methods
+    from svdstory.pipeline.strict import parse
+    experiment = parse(Experiment, yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.S)[1]), "README.md")
+    assert len(read_methods(experiment)) == 6
+
+
+def test_files_that_the_readme_names_exist():
+    root = Path(__file__).parents[1]
+    table = README.split("## To change X, open Y")[1].split("An experiment file")[0]
+    named = re.findall(r"`((?:pipeline|jobs|prompts|slurm)/[\w./]*)`", table)
+    assert len(named) > 15 and [n for n in named if not (root / n).exists()] == []
