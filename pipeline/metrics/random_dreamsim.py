@@ -1,6 +1,7 @@
 """DreamSim's release files with random weights in the true shapes: loaded by the same path as the real ones."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ HEAD = {"mlp.0.weight": (2048, 768), "mlp.0.bias": (2048,), "mlp.2.weight": (204
 
 
 def write_random_dreamsim(kind: str, folder: Path, seed: int = 0) -> None:
-    """Write all files of `dreamsim_type` kind into `folder` (about 350 MB for each backbone)."""
+    """Write all files of `dreamsim_type` kind into `folder` (about 50 MB for each backbone)."""
     folder.mkdir(parents=True, exist_ok=True)
     backbones = dreamsim_args["model_config"][kind]["model_type"].split(",")
     for backbone in backbones:
@@ -36,9 +37,12 @@ def write_random_dino(folder: Path, seed: int = 0) -> None:
 
 
 def _vit(name: str, patch: int, seed: int) -> dict[str, torch.Tensor]:
+    """A ViT-B's weights. All blocks share one block's tensors, which makes a tenth to write and to read."""
     with torch.random.fork_rng(devices=[]):
         shapes = {key: tensor.shape for key, tensor in vit_base(patch_size=patch).state_dict().items()}
-    return {key: random_tensor(f"{name} {key}", shape, seed) for key, shape in shapes.items()}
+    first = {key: random_tensor(f"{name} {key}", shape, seed) for key, shape in shapes.items()
+             if not key.startswith("blocks.") or key.startswith("blocks.0.")}
+    return {key: first[re.sub(r"^blocks\.\d+\.", "blocks.0.", key)] for key in shapes}
 
 
 def _clip_as_dino(backbone: str, seed: int) -> dict[str, torch.Tensor]:

@@ -43,14 +43,14 @@ def scorer(folder):
     return scorer
 
 
-def test_distances_from_cached_embeddings_equal_dreamsims_own_forward(scorer):
-    images = pictures(3)
+def test_a_distance_from_cached_embeddings_equals_dreamsims_own_forward(scorer):
+    images = pictures(2)
     model, preprocess = scorer.embedder.loaded
     with torch.no_grad():
-        expected = [model(preprocess(images[i]), preprocess(images[j])).item() for i, j in ((0, 1), (0, 2), (1, 2))]
-    values = scorer.score(UnitImages(images, ["p"] * 3, "s"))
-    np.testing.assert_allclose(values["dreamsim_pairs"], expected, atol=1e-5)
-    assert values["dreamsim"] == pytest.approx(np.mean(expected), abs=1e-5)
+        expected = model(preprocess(images[0]), preprocess(images[1])).item()
+    values = scorer.score(UnitImages(images, ["p"] * 2, "s"))
+    assert values["dreamsim_pairs"] == pytest.approx([expected], abs=1e-5)
+    assert values["dreamsim"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_released_adapter_is_really_applied_to_dinos_weights(scorer, folder):
@@ -60,7 +60,8 @@ def test_the_released_adapter_is_really_applied_to_dinos_weights(scorer, folder)
     for block in range(12):
         lora = f"base_model.model.extractor_list.0.model.blocks.{block}.attn.qkv.lora"
         update = adapter[f"{lora}_B.weight"] @ adapter[f"{lora}_A.weight"]
-        state[f"blocks.{block}.attn.qkv.weight"] += ALPHA / RANK * update
+        qkv = f"blocks.{block}.attn.qkv.weight"
+        state[qkv] = state[qkv] + ALPHA / RANK * update  # blocks share their tensors: not in place
     model = vit_base(patch_size=16).eval()
     model.load_state_dict(state)
     caught = []
