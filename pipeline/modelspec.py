@@ -82,7 +82,7 @@ def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
             raise InputError(f"unknown model {wanted!r}{nearest(wanted, known)}. Known: {', '.join(known)}; "
                              "or give a folder that holds model_index.json (diffusers' layout).")
         entry = {"source": "folder", "location": str(Path(wanted).resolve()), "dtype": "float16", "steps": 50,
-                 "size": [1024, 1024], "scorers": ["clipscore", "dreamsim"]}
+                 "size": [1024, 1024], "scorers": shipped_models()["sdxl"]["scorers"]}
     entry = {"name": wanted, **entry, **({"dtype": dtype} if dtype else {})}
     spec = parse(ModelSpec, entry, f"model {wanted}")
     if spec.source == "built":
