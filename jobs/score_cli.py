@@ -75,18 +75,22 @@ def bench_scoring(scorer: Annotated[str, typer.Option(help="One: the peak memory
                   images: Annotated[int, typer.Option(min=5, help="How many pictures.")] = 1000,
                   size: Annotated[int, typer.Option(min=64, help="Their side in pixels.")] = 1024,
                   device: Device = None,
+                  threads: Annotated[Optional[int], typer.Option(min=1, help="torch's threads on a CPU.")] = None,
                   out: Annotated[Path, typer.Option(help="Where scoring.json and scoring.md go.")] =
                   Path("results/benchmarks")) -> None:
     """Measure how long a scorer takes and what memory it needs, on made-up pictures.
 
     Example: svdstory bench-scoring --scorer dreamsim --images 100
     """
+    import torch
+
     from svdstory.pipeline.metrics.bench import time_scorer, write_report
 
+    torch.set_num_threads(threads or torch.get_num_threads())
     timing = time_scorer(scorer, images, size, device or best_device())
     write_report([timing], out, "svdstory bench-scoring --scorer NAME")
-    typer.echo(f"{scorer}: {timing.images} images in {timing.first_s:.1f} s ({timing.images_per_s:.2f} a second), "
-               f"peak {timing.peak_mib:.0f} MiB; {out / 'scoring.md'}")
+    typer.echo(f"{scorer}: {timing.images} images in {timing.first_s:.1f} s ({timing.first_cpu_s:.1f} s of processor "
+               f"time), peak {timing.peak_mib:.0f} MiB; {out / 'scoring.md'}")
 
 
 def best_device() -> str:
