@@ -25,10 +25,10 @@ METHODS = [   # pattern of the name, English, Russian; {0}, {1} are the pattern'
     ("svd-log", "SVD log", "SVD log"),
     ("svd-log2", "SVD log²", "SVD log²"),
     ("svd-log-anchors-(.+)", "SVD log, anchors: {0}", "SVD log, опорных: {0}"),
-    ("svd-log-fraction-log", "SVD log, 5 %", "SVD log, 5 %"),
-    ("svd-log-fraction-log2", "SVD log², 5 %", "SVD log², 5 %"),
-    ("svd-log-energy-log", "SVD log, 95 % of energy", "SVD log, 95 % энергии"),
-    ("svd-log-energy-log2", "SVD log², 95 % of energy", "SVD log², 95 % энергии"),
+    ("svd-log-fraction", "SVD log, 5 %", "SVD log, 5 %"),
+    ("svd-log2-fraction", "SVD log², 5 %", "SVD log², 5 %"),
+    ("svd-log-energy", "SVD log, 95 % of energy", "SVD log, 95 % энергии"),
+    ("svd-log2-energy", "SVD log², 95 % of energy", "SVD log², 95 % энергии"),
     ("random-reference", "Random reference", "Случайный образец"),
     ("random-reference-log-fraction", "Random reference, SVD log, 5 %", "Случайный образец, SVD log, 5 %"),
 ]
@@ -53,8 +53,8 @@ WORDS = {
     "as is": ("as it is", "исходный"),
     "good": ("good sets", "удачные наборы"),
     "bad": ("bad sets", "неудачные наборы"),
-    "repaired": ("as consistent as the baseline's good sets", "не хуже удачных наборов базового метода"),
-    "improved": ("more consistent than the baseline here", "лучше базового метода на этом наборе"),
+    "repaired": ("as consistent as {0} on good sets (median)", "не хуже, чем {0} на удачных наборах (медиана)"),
+    "improved": ("more consistent than {0} on this set", "лучше, чем {0} на этом наборе"),
     "seed": ("seed", "зерно"),
     "missing": ("not measured", "нет данных"),
     "random": ("random weights: these numbers mean nothing", "случайные веса: числа ничего не значат"),
@@ -96,7 +96,7 @@ def metric_label(metric: str) -> str:
     name, plus, fill = name.partition("+")
     name, _, backbone = name.partition(":")
     titles = {"clipscore": "CLIPScore", "clip_i": "CLIP-I", "dreamsim": "DreamSim distance",
-              "background": "background similarity", "layout": "layout displacement"}
+              "background": "Background similarity", "layout": "Layout displacement"}
     stem = name.removesuffix("_subject")
     label = titles.get(stem, stem) + (" (subject)" if name.endswith("_subject") else "")
-    return ", ".join(part for part in (f"{label} {rest}".strip(), backbone, fill) if part)
+    return ", ".join(part for part in (label, rest, backbone, fill) if part)

@@ -1,37 +1,163 @@
-"""index.html: one page, without network, to look at a whole run."""
+"""index.html: one page, without network, to look at a whole run. Its parts are templates/page.html.j2, .css and .js.
 
+The page carries everything as data: small pictures in WebP, numbers and names in JSON. Thumbnails of a set lie in one
+block, thumbs/<set>.js; blocks are inlined as long as the page stays under INLINE, else loaded when a set is chosen.
+"""
+
+import base64
+import io
+import json
+import os
+import shlex
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
 import jinja2
+from PIL import Image
 
-from .findings import Findings
-from .places import Study
+from .experiment import shipped_experiments
+from .findings import Findings, better
+from .labels import method_label, metric_label
+from .places import DONE, Place, Study, is_random
+from .report_tables import groups_of
+from .thumbnails import read_pack
+from .verdicts import verdicts
+
+INLINE = 24_000_000        # bytes of thumbnails that the page carries itself
+SIDE, QUALITY = 160, 78    # of the page's thumbnails
+PREVIEW = 1400             # pixels: width of figures on the page; a click opens the full size
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows. drawn: figure -> caption; not_drawn: figure -> why."""
+    """What the page shows. folder: the report in the making. drawn: figure -> caption; not_drawn: figure -> why."""
 
     study: Study
     findings: Findings
     names: dict[str, str]
-    packs: dict[str, Path]
-    lang: str
+    folder: Path
     drawn: dict[str, str]
     not_drawn: dict[str, str]
+    counts: str
+    setting: str
+
+
+def thumbnail_block(places: list[Place], pack: Path, index: int) -> bytes:
+    """JavaScript that hands one set's thumbnails to the page: unit key -> data URIs."""
+    thumbnails = read_pack(pack)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        encoded = dict(zip(thumbnails, pool.map(lambda image: data_uri(image, SIDE, QUALITY), thumbnails.values())))
+    block = {p.cell.key: [encoded[picture.sha256] for picture in p.pictures] for p in places if p.state == DONE}
+    return f"svdstory.thumbs({index},{json.dumps(block, separators=(',', ':'))})\n".encode()
+
+
+def data_uri(image: Image.Image, side: int, quality: int) -> str:
+    if image.width > side:
+        image = image.resize((side, max(1, round(side * image.height / image.width))), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def write_page(page: Page) -> bytes:
-    return environment().get_template("index.html.j2").render(study=page.study, names=page.names).encode()
+    """The page's bytes, from a report whose other files are there."""
+    blocks = [page.folder / "thumbs" / f"{name}.js" for name in page.names.values()]
+    inline = sum(path.stat().st_size for path in blocks) <= INLINE
+    figures = [{"name": name, "caption": caption, "image": preview(page.folder / "figures" / f"{name}.png")}
+               for name, caption in page.drawn.items()]
+    return environment().get_template("page.html.j2").render(
+        page=page, plan=page.study.plan, verdicts=verdicts(page.study, page.findings), figures=figures,
+        overview=preview(page.folder / "overview.png"), data=embedded(run_data(page)), css=_text("page.css"),
+        js=_text("page.js"), blocks=[_block_json(path) for path in blocks] if inline else []).encode()
+
+
+def preview(path: Path) -> str:
+    """A figure as the page shows it: WebP, no wider than PREVIEW."""
+    return data_uri(Image.open(path).convert("RGB"), PREVIEW, 82)
+
+
+def run_data(page: Page) -> dict:
+    """Everything that page.js shows, as JSON."""
+    study, plan = page.study, page.study.plan
+    metrics = [m for m, cells in study.numbers.items() if any(c.value is not None for c in cells.values())]
+    at = {name: i for i, name in enumerate(plan.sets)}, {name: i for i, name in enumerate(plan.methods)}
+    cells = [[at[0][p.cell.set], at[1][p.cell.method], p.cell.seed, p.cell.key, p.hole,
+              [_number(study, metric, p) for metric in metrics], None if p.seconds is None else round(p.seconds, 1),
+              p.device] for p in study.places]
+    return {
+        "sets": [{"name": name, "file": page.names[name], "group": s.group, "origin": s.origin, "why": s.why,
+                  "lead": " ".join(x.strip() for x in (s.style, s.subject) if x.strip()),
+                  "settings": list(s.settings), "prompts": s.prompts, "option": set_option(name, s)}
+                 for name, s in plan.sets.items()],
+        "methods": [{"name": m, "label": method_label(m), "option": f"--methods {shlex.quote(m)}"}
+                    for m in plan.methods],
+        "metrics": [{"name": m, "label": metric_label(m), "better": better(m),
+                     "random": is_random(study.measured.protocols.get(m, {}))} for m in metrics],
+        "baseline": plan.methods and page.findings.baseline, "command": command(study), "cells": cells,
+        "axes": page.findings.axes, "groups": groups_of(study), "ratio": plan.size[1] / plan.size[0],
+        "small": max(plan.size) <= SIDE, "statistics": statistics(page),
+    }
+
+
+def statistics(page: Page) -> dict:
+    """group -> axis -> method number -> [mean, low, high, difference, low, high, Holm p, sets, sets left out]."""
+    found: dict = {}
+    for group in groups_of(page.study):
+        for axis, metric in page.findings.axes.items():
+            rows = found.setdefault(group, {}).setdefault(axis, [])
+            for method in page.study.plan.methods:
+                s, v = page.findings.summary(metric, method, group), page.findings.versus(metric, method, group)
+                mean = (s and s.interval) or None
+                gap = (v and v.difference) or None
+                rows.append([*(_rounded(getattr(mean, k, None)) for k in ("mean", "low", "high")),
+                             *(_rounded(getattr(gap, k, None)) for k in ("mean", "low", "high")),
+                             None if v is None or v.p_holm is None else float(f"{v.p_holm:.2g}"),
+                             s.sets if s else 0, s.sets_left_out if s else 0])
+    return found
+
+
+def command(study: Study) -> str:
+    """The command line that makes one cell again, up to its set, method and seed."""
+    plan = study.plan
+    experiment = plan.experiment if plan.experiment in shipped_experiments() else f"{plan.experiment}.yaml"
+    width, height = plan.size
+    return (f"svdstory run {shlex.quote(experiment)} --model {shlex.quote(plan.model.name)} --steps {plan.steps} "
+            f"--size {width}x{height} --dtype {plan.model.dtype}")
+
+
+def set_option(name: str, prompts) -> str:
+    """Shipped sets are named; of a user's file the command takes all sets that the experiment names."""
+    return f"--sets {shlex.quote(name)}" if prompts.origin != "user" else ""
+
+
+def embedded(content: dict) -> str:
+    """JSON that can stand inside a script element, whatever users named their sets."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _block_json(path: Path) -> str:
+    return path.read_text().partition(",")[2].rstrip()[:-1]
+
+
+def _number(study: Study, metric: str, place: Place) -> float | None:
+    found = study.numbers[metric].get((place.cell.set, place.cell.method, place.cell.seed))
+    return _rounded(found.value) if found else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _text(name: str) -> str:
+    return resources.files("svdstory.jobs").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 @lru_cache
 def environment() -> jinja2.Environment:
     """Everything that users named is escaped."""
-    def load(name: str) -> str:
-        return resources.files("svdstory.jobs").joinpath("templates", name).read_text(encoding="utf-8")
-    return jinja2.Environment(loader=jinja2.FunctionLoader(load), autoescape=True, trim_blocks=True,
+    return jinja2.Environment(loader=jinja2.FunctionLoader(_text), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=jinja2.StrictUndefined)

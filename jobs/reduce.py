@@ -23,7 +23,7 @@ from .findings import find, from_json, to_json
 from .grids import Grid, Row, draw_grid, png
 from .labels import LANGUAGES, method_label, word
 from .metrics_csv import metrics_csv
-from .page import Page, write_page
+from .page import Page, thumbnail_block, write_page
 from .places import CORRUPT, DONE, FAILED, MISSING, Place, Study, read_study
 from .report_tables import add_tables
 from .thumbnails import complete_pack, read_pack
@@ -99,8 +99,13 @@ def add_numbers(draft: Draft, study: Study, packs: dict[str, Path], names: dict[
     not_drawn = add_figures(draft, Material(study, findings, packs, lang), figures, reads, study_chunks(study))
     drawn = {f.name: captions(lang)[f.name] for f in chosen(figures) if f.name not in not_drawn}
     add_tables(draft, study, findings, common, setting_text(study), count_text(study.counts()), drawn)
-    page = Page(study, findings, names, packs, lang, drawn, not_drawn)
-    draft.add("index.html", ["page", places, *common, lang, names, drawn, not_drawn], lambda: write_page(page))
+    for i, (set_name, name) in enumerate(names.items()):
+        cells = study.by_set[set_name]
+        draft.add(f"thumbs/{name}.js", ["thumbs", i, [describe(p) for p in cells]],
+                  lambda: thumbnail_block(cells, packs[set_name], i))
+    page = Page(study, findings, names, draft.folder, drawn, not_drawn, count_text(study.counts()),
+                setting_text(study))
+    draft.add("index.html", ["page", places, *common, reads, lang, names, drawn, not_drawn], lambda: write_page(page))
     return not_drawn
 
 

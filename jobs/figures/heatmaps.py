@@ -45,7 +45,8 @@ def kv_points(material: Material) -> dict[tuple[float, float], str]:
         plain = method.extended_attention == "unmasked" and method.n_anchors == 2 and not method.feature_injection
         if plain and k and v and k.keep_fraction and v.keep_fraction and not k.reweight and not v.reweight:
             found.setdefault((k.keep_fraction, v.keep_fraction), name)
-    return found
+    crossed = {k for k, v in found if k != v} & {v for k, v in found if k != v}
+    return {(k, v): name for (k, v), name in found.items() if k in crossed and v in crossed}
 
 
 def why_not_sets(material: Material) -> str:
@@ -106,10 +107,10 @@ def draw_winners(material: Material):
             elif state == "missing":
                 axes.text(c, r, "?", ha="center", va="center", color=GREY, fontsize=6)
         total = sum(won[method, s] in ("repaired", "improved") for s in names)
-        axes.text(len(names) - 0.3, r, f"{sum(won[method, s] == 'repaired' for s in names)} + "
-                  f"{sum(won[method, s] == 'improved' for s in names)}" if total else "0", va="center", fontsize=7,
+        axes.text(len(names) - 0.3, r, f"{sum(won[method, s] == 'repaired' for s in names)} ●   "
+                  f"{sum(won[method, s] == 'improved' for s in names)} ○" if total else "", va="center", fontsize=7,
                   color=INK)
-    axes.set(xlim=(-0.6, len(names) + 0.5), ylim=(len(methods) - 0.4, -0.6))
+    axes.set(xlim=(-0.6, len(names) + 0.6), ylim=(len(methods) - 0.4, -0.6))
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(methods)), [material.label(m) for m in methods])
     axes.grid(color=LIGHT, lw=0.4)
@@ -117,10 +118,9 @@ def draw_winners(material: Material):
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for state, fill in (("repaired", INK), ("improved", "none")):
-        axes.plot([], [], "o", color=INK, mfc=fill, ms=5, label=material.word(state))
+        axes.plot([], [], "o", color=INK, mfc=fill, ms=5, label=material.word(state, material.label(baseline)))
     axes.plot([], [], ls="none", marker="$?$", color=GREY, ms=5, label=material.word("missing"))
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=1, title=f"{metric_label(metric)}, "
-                f"{material.label(baseline)}", title_fontsize=7, alignment="left")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=1, title=metric_label(metric), title_fontsize=7, alignment="left")
     say(figure, material, metric)
     return figure
 

@@ -95,14 +95,14 @@ def draw_blocks(material: Material, blocks: list[Block]):
     """All pictures at one size; over each block its prompt, over each column its setting."""
     sets, (width, height) = material.study.plan.sets, material.study.plan.size
     columns = max(len(sets[b.set].settings) for b in blocks)
-    cell_height, head = CELL * height / width, 0.62
+    cell_height, head = CELL * height / width, 0.66
     total = (LABEL + columns * (CELL + GAP), sum(head + len(b.rows) * (cell_height + GAP) for b in blocks))
     figure = plt.figure(figsize=total)
     y = total[1]
     for block in blocks:
         prompts = sets[block.set]
         lead = " ".join(part.strip() for part in (prompts.style, prompts.subject) if part.strip())
-        figure.text(0, (y - 0.14) / total[1], f"{lead} …", fontsize=9, weight="bold", color=INK, va="center")
+        figure.text(0, (y - 0.2) / total[1], f"{lead} …", fontsize=9, weight="bold", color=INK, va="center")
         y -= head
         for c, setting in enumerate(prompts.settings):
             figure.text((LABEL + (c + 0.5) * (CELL + GAP)) / total[0], (y + 0.03) / total[1],

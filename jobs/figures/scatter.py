@@ -1,12 +1,14 @@
 """Figures of means with intervals: tradeoff (alignment against consistency) and leakage (against the share kept)."""
 
 import numpy as np
+from matplotlib.patheffects import withStroke
 
 from ..findings import better
 from ..labels import metric_label
 from .material import Material
 from .style import GREY, INK, LIGHT, WIDTH, colour, plt, say
 
+HALO = withStroke(linewidth=2.2, foreground="white")
 LABELLED = 14            # as many methods are all called by name; of more, the Pareto front and the references
 
 
@@ -21,24 +23,33 @@ def draw_tradeoff(material: Material):
     findings = material.findings
     x_metric, y_metric = (findings.axes[a] for a in ("alignment", "consistency"))
     points = {m: (findings.mean(x_metric, m), findings.mean(y_metric, m)) for m in material.study.plan.methods}
-    points = {m: p for m, p in points.items() if None not in p}
+    points = {m: p for m, p in points.items() if None not in p and m in distinct(material)}
     front = pareto({m: (x.mean * better(x_metric), y.mean * better(y_metric)) for m, (x, y) in points.items()})
     figure, axes = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
+    named = set(points) if len(points) <= LABELLED else {*front, "sdxl", findings.baseline, "unmasked"} & set(points)
     for method, (x, y) in points.items():
-        on_front = method in front
-        axes.errorbar(x.mean, y.mean, xerr=_arms(x), yerr=_arms(y), fmt="o", ms=5 if on_front else 3.5, elinewidth=0.6,
-                      color=colour(method), alpha=1.0 if on_front or len(points) <= LABELLED else 0.55,
-                      mec="white", mew=0.5, zorder=4 if on_front else 3)
+        strong = method in named
+        axes.errorbar(x.mean, y.mean, xerr=_arms(x), yerr=_arms(y), fmt="none", elinewidth=0.6, ecolor=colour(method),
+                      alpha=0.8 if strong else 0.22, zorder=2)
+        axes.plot(x.mean, y.mean, "o", ms=5 if strong else 3.5, color=colour(method), mec="white", mew=0.5,
+                  zorder=4 if strong else 3)
     line = np.array([[points[m][0].mean, points[m][1].mean] for m in front])
     axes.plot(line[:, 0], line[:, 1], color=INK, lw=0.8, ls=(0, (4, 3)), zorder=2, label=material.word("pareto"))
     _direct(axes, material, x_metric, y_metric)
     axes.legend(loc="lower left")
-    named = set(points) if len(points) <= LABELLED else {*front, "sdxl", findings.baseline, "unmasked"} & set(points)
     _name_points(figure, axes, {m: (points[m][0].mean, points[m][1].mean, material.label(m)) for m in sorted(named)},
                  [(x.mean, y.mean) for x, y in points.values()])
     _tell_n(axes, material, (x_metric, y_metric))
     say(figure, material, x_metric, y_metric)
     return figure
+
+
+def distinct(material: Material) -> set[str]:
+    """Methods without those whose switches are another's: they are the same units, and one point."""
+    first: dict[str, str] = {}
+    for name, method in material.study.plan.methods.items():
+        first.setdefault(repr(method), name)
+    return set(first.values())
 
 
 def pareto(points: dict[str, tuple[float, float]]) -> list[str]:
@@ -78,7 +89,7 @@ def _name_points(figure, axes, names: dict[str, tuple[float, float, str]], obsta
             for angle in (0, 180, 90, 270, 45, 135, 225, 315, 20, 160, 200, 340):
                 dx, dy = radius * np.cos(np.radians(angle)), radius * np.sin(np.radians(angle))
                 text = axes.annotate(label, (x, y), (dx, dy), textcoords="offset points", fontsize=6.5,
-                                     color=colour(method), va="center", annotation_clip=False, zorder=5,
+                                     color=colour(method), path_effects=[HALO], va="center", annotation_clip=False, zorder=5,
                                      ha="left" if dx > 1 else "right" if dx < -1 else "center",
                                      arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY, "shrinkA": 0,
                                                  "shrinkB": 3} if radius > 12 else None)
