@@ -8,6 +8,7 @@ The decoder goes on learning later (train_decoder) without moving the latents th
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -106,6 +107,12 @@ def train_vae(state: Path, minutes: float, device: torch.device, batch: int, wor
     return vae.eval()
 
 
+def _one_loss(vae: AutoencoderKL, images: torch.Tensor,
+              generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    loss = autoencoding_loss(vae, images, generator)
+    return loss, loss
+
+
 def _fit(replicas, optimizer, clock, step, held_out, state, batch, workers, log) -> None:
     vae, parts = replicas.modules[0], len(replicas.modules)
     source = batches("vae", batch, first=step * batch, workers=workers)
@@ -118,8 +125,7 @@ def _fit(replicas, optimizer, clock, step, held_out, state, batch, workers, log)
         if clock.progress < CROPS_UNTIL:
             images = crops(images, generators[0])
         loss = replicas.backward([
-            lambda module, n=number: (autoencoding_loss(module, images[n::parts], generators[n]),) * 2
-            for number in range(parts)])
+            partial(_one_loss, images=images[number::parts], generator=generators[number]) for number in range(parts)])
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         step += 1
@@ -132,7 +138,8 @@ def _fit(replicas, optimizer, clock, step, held_out, state, batch, workers, log)
 
 
 
-def train_decoder(state: Path, minutes: float, device: torch.device, batch: int, workers: int, log: Log) -> AutoencoderKL:
+def train_decoder(state: Path, minutes: float, device: torch.device, batch: int, workers: int,
+                  log: Log) -> AutoencoderKL:
     """Go on with the decoder of the finished VAE in `state`/vae.pt; its latents stay what they are to the digit."""
     vae = build_vae().to(device)
     vae.load_state_dict(load_checkpoint(state / "vae.pt", device)["vae"])

@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip import CLIP
 from safetensors.torch import load_file, save_file
-from torch import nn
-
 from svdstory.pipeline.world import KINDS, SCENE_NAMES, SETTINGS, caption
+from torch import nn
 
 from .progress import Clock, Log, learning_rate, load_checkpoint, save_atomically, seeded_weights
 from .stream import batches, picture, pixels
@@ -41,7 +40,7 @@ class WorldClip:
         self.model, self.tokenizer = model, build_tokenizer()
 
     def tokens(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Prompts -> ids (N, T), padded with zeros after the end token, whose id is the largest (open_clip pools it)."""
+        """Prompts -> ids (N, T), zeros after the end token. Its id is the largest: that is how open_clip finds it."""
         ids = torch.zeros(len(prompts), PROMPT_LENGTH, dtype=torch.long)
         for row, prompt in enumerate(prompts):
             found = self.tokenizer(prompt, truncation=True, max_length=PROMPT_LENGTH).input_ids
@@ -86,7 +85,8 @@ def save_clip(model: CLIP, folder: Path) -> None:
     save_file(tensors, folder / "clip.safetensors")
 
 
-def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, captions: list[str], scale: torch.Tensor) -> torch.Tensor:
+def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, captions: list[str],
+                     scale: torch.Tensor) -> torch.Tensor:
     """CLIP's symmetric loss; pictures with the same caption are all right answers."""
     logits = scale.exp().clamp(max=100.0) * images @ texts.T
     same = torch.tensor([[float(one == other) for other in captions] for one in captions])
@@ -126,7 +126,8 @@ def train_clip(out: Path, vae, minutes: float, device: torch.device, workers: in
     clip = WorldClip(model.train())
     _fit(clip, optimizer, clock, step, file, workers, log)
     model.eval()
-    log("clip on 512 held-out renders: " + ", ".join(f"{key} retrieved {share:.3f}" for key, share in retrieval(clip).items()))
+    shares = ", ".join(f"{key} retrieved {share:.3f}" for key, share in retrieval(clip).items())
+    log(f"clip on 512 held-out renders: {shares}")
     save_clip(model, out / "judges")
     return clip
 

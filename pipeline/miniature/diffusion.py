@@ -6,6 +6,7 @@ Symbols: B pictures, T tokens, D text width, h, w latent sides.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,10 +38,8 @@ class Denoiser(nn.Module):
 
     def tokens(self, captions: list[str]) -> list[torch.Tensor]:
         """Ids (B, T) for each of the two encoders."""
-        return [
-            tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device_of(self))
-            for tokenizer in self.tokenizers
-        ]
+        padded = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+        return [tokenizer(captions, **padded).input_ids.to(device_of(self)) for tokenizer in self.tokenizers]
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str],
                 kept: torch.Tensor) -> torch.Tensor:
@@ -137,7 +136,8 @@ class DiffusionTraining:
         self.step, self.samples, self.rendered = saved["step"], saved["samples"], saved["rendered"]
         if saved["spent"] < saved["budget"]:
             self.clock, self.since_restart = Clock(saved["budget"], saved["spent"]), saved["since_restart"]
-            self.log(f"unet: taken up at step {self.step}, {self.clock.seconds / 60:.1f} of {self.clock.budget / 60:.0f} min")
+            self.log(f"unet: taken up at step {self.step}, after {self.clock.seconds / 60:.1f} of "
+                     f"{self.clock.budget / 60:.0f} min")
         else:
             self.log(f"unet: warm restart of the learning rate at step {self.step}")
 
@@ -157,7 +157,7 @@ class DiffusionTraining:
                 group["lr"] = rate
         batch, parts = add_noise(self.scheduler, latents, captions, generator), len(self.replicas.modules)
         error = self.replicas.backward([
-            lambda module, part=batch.part(number, parts): v_loss(module, part) for number in range(parts)])
+            partial(v_loss, batch=batch.part(number, parts)) for number in range(parts)])
         nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import torch
@@ -29,8 +30,17 @@ def export(vae: AutoencoderKL, denoiser: Denoiser, folder: Path) -> int:
     pipeline.save_pretrained(folder, safe_serialization=True)
     for name in ("tokenizer", "tokenizer_2"):
         write_plain_vocabulary(folder / name)
+    for name in ("text_encoder", "text_encoder_2"):
+        _load_in_fp32_unless_told(folder / name / "config.json")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if size > LARGEST:
         raise ValueError(f"{folder}: the exported miniature has {size} bytes, at most {LARGEST} are allowed. "
                          "Make the UNet smaller in architecture.py.")
     return size
+
+
+def _load_in_fp32_unless_told(config: Path) -> None:
+    """transformers 5 loads a model in the type its configuration names, diffusers in fp32: let both do the same."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values["dtype"] = "float32"
+    config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-
 from svdstory.pipeline.world import KINDS, PATTERNS, SCENE_NAMES, Picture
 from svdstory.pipeline.world.truth import Reading, hue_angle, true_reading
 
@@ -76,13 +75,13 @@ def mix_scenes(images: torch.Tensor, truth: Truth, generator: torch.Generator) -
 
 @torch.no_grad()
 def spoil(images: torch.Tensor, vae: AutoencoderKL, generator: torch.Generator) -> torch.Tensor:
-    """A third decoded from noisy latents, a third blurred, all a little noisy, paler or darker. (B, 3, S, S)."""
-    third = len(images) // 3
-    latents = vae.encode(images[:third]).latent_dist.mode()
-    amount = 0.35 * torch.rand(third, 1, 1, 1, generator=generator)
+    """An eighth decoded from noisy latents, a third blurred, all a little noisy, paler or darker. (B, 3, S, S)."""
+    eighth, third = len(images) // 8, len(images) // 3
+    latents = vae.encode(images[:eighth]).latent_dist.mode()
+    amount = 0.35 * torch.rand(eighth, 1, 1, 1, generator=generator)
     decoded = vae.decode(latents + amount * torch.randn(latents.shape, generator=generator)).sample.clamp(-1, 1)
-    blurred = F.avg_pool2d(F.pad(images[third:2 * third], (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    spoilt = torch.cat([decoded, blurred, images[2 * third:]])
+    blurred = F.avg_pool2d(F.pad(images[eighth:eighth + third], (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    spoilt = torch.cat([decoded, blurred, images[eighth + third:]])
     noise = 0.12 * torch.rand(len(images), 1, 1, 1, generator=generator)
     contrast = 1 + 0.3 * (torch.rand(len(images), 1, 1, 1, generator=generator) - 0.5)
     return (spoilt * contrast + noise * torch.randn(images.shape, generator=generator)).clamp(-1, 1)
@@ -141,7 +140,8 @@ def train_judge(out: Path, vae: AutoencoderKL, minutes: float, device: torch.dev
     for name, images in (("clean", pixels(pictures)), ("spoilt", _spoilt(pictures, vae))):
         readings = read_pictures(judge, ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
         errors = judge_errors(readings, pictures)
-        log(f"judge on 512 held-out renders, {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in errors.items()))
+        listed = ", ".join(f"{key} {value:.3f}" for key, value in errors.items())
+        log(f"judge on 512 held-out renders, {name}: {listed}")
     save_judge(judge, out / "judges")
     return judge
 

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import nn
-
 from svdstory.pipeline.world import KINDS, PATTERNS, SCENE_NAMES
 from svdstory.pipeline.world.truth import Reading
+from torch import nn
 
-WIDTHS = (32, 64, 128)
+WIDTHS = (24, 48, 96)
 PATCHES = 8
 
 
@@ -57,7 +56,8 @@ class Judge(nn.Module):
         first, second, third = WIDTHS
         self.fine = nn.Sequential(nn.Conv2d(3, first, 4, stride=2, padding=1), _Residual(first))
         self.middle = nn.Sequential(nn.Conv2d(first, second, 4, stride=2, padding=1), _Residual(second))
-        self.coarse = nn.Sequential(nn.Conv2d(second, third, 4, stride=2, padding=1), _Residual(third), _Residual(third))
+        self.coarse = nn.Sequential(nn.Conv2d(second, third, 4, stride=2, padding=1), _Residual(third),
+                                    _Residual(third))
         self.to_middle = nn.Conv2d(third, second, 1)
         self.to_fine = nn.Conv2d(second, first, 1)
         self.mask = nn.Sequential(_Residual(first), nn.Conv2d(first, 4, 3, padding=1), nn.PixelShuffle(2))
@@ -69,9 +69,9 @@ class Judge(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> Findings:
         """Pictures (B, 3, S, S) in -1..1 -> Findings."""
-        fine = self.fine(pictures)  # (B, 32, 32, 32)
-        middle = self.middle(fine)  # (B, 64, 16, 16)
-        coarse = self.coarse(middle)  # (B, 128, 8, 8)
+        fine = self.fine(pictures)  # (B, 24, 32, 32)
+        middle = self.middle(fine)  # (B, 48, 16, 16)
+        coarse = self.coarse(middle)  # (B, 96, 8, 8)
         up = middle + F.interpolate(self.to_middle(coarse), scale_factor=2.0)
         mask = self.mask(fine + F.interpolate(self.to_fine(up), scale_factor=2.0))  # (B, 1, S, S)
         subject = torch.cat([_pooled(level, mask) for level in (fine, middle, coarse)], dim=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL
-
 from svdstory.pipeline.world import caption
 
 from .stream import batches, pixels

@@ -7,8 +7,9 @@ waits for whoever was put aside. Here every thread works through its part alone,
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,9 @@ class Replicas:
 
     def __init__(self, module: nn.Module, count: int):
         self.modules = [module, *(_twin(module) for _ in range(count - 1))]
-        self.threads = ThreadPoolExecutor(count + 1, initializer=torch.set_num_threads, initargs=(1,)) if count > 1 else None
+        self.threads = None
+        if count > 1:  # one more than replicas, for what runs beside them
+            self.threads = ThreadPoolExecutor(count + 1, initializer=torch.set_num_threads, initargs=(1,))
 
     def later(self, task: Callable[[], Any]) -> Future:
         """Run `task` beside the replicas, or at once where there is one only."""

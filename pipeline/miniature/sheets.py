@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
-
 from svdstory.pipeline.world import KINDS, SCENE_NAMES, SETTINGS, STYLES, draw_view, render
 
 from .architecture import LATENT, PICTURE

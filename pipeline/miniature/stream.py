@@ -5,13 +5,12 @@ Picture number n of a stream depends on (seed, n) alone, not on workers or on wh
 
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-
 from svdstory.pipeline.world import Picture, draw_view, render
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 # Streams never share a picture: each purpose has its own first seed.
 SEEDS = {"vae": 11, "unet": 12, "judge": 13, "clip": 14, "held out": 99}

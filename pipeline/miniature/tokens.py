@@ -11,9 +11,8 @@ import re
 from pathlib import Path
 
 from open_clip.tokenizer import SimpleTokenizer
-from transformers import CLIPTokenizer
-
 from svdstory.pipeline.world import all_captions
+from transformers import CLIPTokenizer
 
 PROMPT_LENGTH = 32  # tokens; SDXL's 77 would cost a tenth of the training for captions of at most 16
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -37,11 +37,13 @@ def train(out: Path, minutes: float, resume: bool = True, device: str = "auto", 
     """
     out = Path(out)
     _check(out, resume, parts)
-    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = torch.device(device)
     on_gpu = where.type == "cuda"
     batch = batch or (256 if on_gpu else 16)
     replicas = 1 if on_gpu else threads or os.cpu_count() or 1
-    torch.set_num_threads(1)  # replicas use the cores, see replicas.py
+    torch.set_num_threads(os.cpu_count() or 1 if on_gpu else 1)  # replicas use the cores, see replicas.py
     torch.set_flush_denormal(True)
     workers = (os.cpu_count() or 1) if workers is None and on_gpu else (workers or 0)
     log, state = Log(out / "training.log"), out / "state"

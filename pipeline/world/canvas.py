@@ -5,7 +5,7 @@ x runs right and y runs down, both in 0..1 whatever the picture's size. Colours 
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw

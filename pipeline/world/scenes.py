@@ -5,7 +5,7 @@ A scene is a function (canvas, generator) that fills the whole canvas. The groun
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -52,9 +52,8 @@ def _fir(canvas: Canvas, x: float, foot: float, height: float) -> None:
         width = 0.06 + 0.03 * tier
         base = top + 0.44 * height
         canvas.polygon([(x, top), (x - width, base), (x + width, base)], (64, 116, 118))
-        cap = 0.35
-        canvas.polygon([(x, top), (x - cap * width, top + cap * (base - top)), (x + cap * width, top + cap * (base - top))],
-                       (238, 246, 252))
+        half, snow_line = 0.35 * width, top + 0.35 * (base - top)
+        canvas.polygon([(x, top), (x - half, snow_line), (x + half, snow_line)], (238, 246, 252))
 
 
 def night_city(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -92,8 +91,8 @@ def meadow(canvas: Canvas, rng: np.random.Generator) -> None:
 def under_the_sea(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.gradient((58, 172, 214), (8, 52, 124))
     shift = rng.uniform(-0.15, 0.15)
-    for x in (0.2, 0.62):
-        canvas.polygon([(x + shift, 0), (x + shift + 0.13, 0), (x + shift + 0.02, 0.8), (x + shift - 0.24, 0.8)], (50, 150, 200))
+    for x in (0.2 + shift, 0.62 + shift):
+        canvas.polygon([(x, 0), (x + 0.13, 0), (x + 0.02, 0.8), (x - 0.24, 0.8)], (50, 150, 200))
     canvas.ridge(HORIZON + 0.13, 0.03, 0.9, rng.uniform(0, 6.28), (206, 190, 140))
     for x in (rng.uniform(0.04, 0.14), rng.uniform(0.86, 0.96)):
         _weed(canvas, x, rng.uniform(0.28, 0.42), rng.uniform(0, 6.28))

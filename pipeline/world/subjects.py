@@ -8,8 +8,8 @@ colour of the kind's own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from .canvas import Box, Colour, Point
 

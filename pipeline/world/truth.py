@@ -6,9 +6,9 @@ Symbols: N pictures of a set, S pixels a side, P patches a side.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Callable, Sequence
 
 import numpy as np
 
@@ -107,7 +107,8 @@ def scene_accuracy(readings: Sequence[Reading], scenes: Sequence[str]) -> float:
 
 def _accuracy(probabilities: Sequence[np.ndarray], wanted: Sequence[str], names: tuple[str, ...], what: str) -> float:
     if len(probabilities) != len(wanted):
-        raise ValueError(f"{what} accuracy: got {len(probabilities)} pictures and {len(wanted)} names, expected as many.")
+        raise ValueError(
+            f"{what} accuracy: got {len(probabilities)} pictures and {len(wanted)} names, expected as many.")
     for name in wanted:
         if name not in names:
             raise ValueError(f"{what} accuracy: unknown {what} {name!r}, expected one of {', '.join(names)}.")
@@ -131,7 +132,8 @@ def background_leakage(readings: Sequence[Reading], scenes: Sequence[str]) -> fl
     over its patches and over the set. Pictures of a set with one scene only can't leak: the result is then 0.
     """
     if len(readings) != len(scenes):
-        raise ValueError(f"background leakage: got {len(readings)} pictures and {len(scenes)} scenes, expected as many.")
+        raise ValueError(
+            f"background leakage: got {len(readings)} pictures and {len(scenes)} scenes, expected as many.")
     leaks = []
     for reading, own in zip(readings, scenes):
         others = [SCENE_NAMES.index(name) for name in sorted(set(scenes) - {own})]

@@ -5,7 +5,6 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from open_clip.tokenizer import SimpleTokenizer
-
 from svdstory.pipeline.miniature.architecture import LATENT, TIME_IDS, build_scheduler, build_vae, embed_prompts
 from svdstory.pipeline.miniature.autoencoder import normalise_latents, opponent_colours
 from svdstory.pipeline.miniature.diffusion import Denoiser

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
-
 from svdstory.pipeline.miniature import train as training
 from svdstory.pipeline.miniature.architecture import build_scheduler, build_vae
 from svdstory.pipeline.miniature.diffusion import DiffusionTraining, add_noise, averaged_denoiser
@@ -12,6 +10,7 @@ from svdstory.pipeline.miniature.muon import Muon, orthogonalised
 from svdstory.pipeline.miniature.progress import Clock, Log, learning_rate, load_checkpoint, save_atomically
 from svdstory.pipeline.miniature.replicas import Replicas
 from svdstory.pipeline.miniature.stream import batches, picture
+from torch import nn
 
 CPU = torch.device("cpu")
 
@@ -29,7 +28,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one_and_the_same_dire
 def test_muon_goes_downhill_for_tall_wide_and_convolution_weights():
     generator = torch.Generator().manual_seed(0)
     weights = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((4, 9), (9, 4), (4, 4, 3, 3))]
-    optimizer = Muon(weights, lr=0.05)
+    optimizer = Muon(weights, lr=0.2)
     losses = []
     for _ in range(30):
         loss = sum(weight.square().sum() for weight in weights)
@@ -57,7 +56,7 @@ def test_noised_batches_cover_all_timesteps_evenly_and_weigh_high_noise_fully():
     scheduler, latents = build_scheduler(), torch.zeros(10, 4, 8, 8)
     batch = add_noise(scheduler, latents, ["a cat"] * 10, torch.Generator().manual_seed(0))
     assert sorted((batch.timesteps // 100).tolist()) == list(range(10))
-    assert batch.weights[batch.timesteps > 400].min() == 1.0 and batch.weights.min() < 0.1
+    assert batch.weights[batch.timesteps > 400].min() == 1.0 and batch.weights.min() < 0.5
     part = batch.part(1, 2)
     assert torch.equal(part.timesteps, batch.timesteps[1::2]) and len(part.captions) == 5
 

@@ -2,9 +2,19 @@
 
 import numpy as np
 import pytest
-
 from svdstory.pipeline.world import (
-    HUES, KINDS, PALETTE, SCENE_NAMES, SIZE, STYLES, Identity, View, all_captions, caption, draw_identity, draw_view,
+    HUES,
+    KINDS,
+    PALETTE,
+    SCENE_NAMES,
+    SIZE,
+    STYLES,
+    Identity,
+    View,
+    all_captions,
+    caption,
+    draw_identity,
+    draw_view,
     render,
 )
 from svdstory.pipeline.world.truth import hue_angle
@@ -59,7 +69,8 @@ def test_every_attribute_of_an_identity_shows_in_every_kind(kind):
 
 def test_captions_read_as_the_prompt_sets_do_and_hide_the_identity():
     assert caption(view_of()) == "A photo of a bus in a meadow"
-    assert caption(view_of(kind="gift box", scene="sea", style="A drawing of")) == "A drawing of a gift box under the sea"
+    drawing = view_of(kind="gift box", scene="sea", style="A drawing of")
+    assert caption(drawing) == "A drawing of a gift box under the sea"
     assert caption(view_of(colour_named=True)) == "A photo of a red bus in a meadow"
 
 

@@ -4,9 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from svdstory.pipeline.world import SCENE_NAMES, Identity, draw_view, render
-from svdstory.pipeline.world import truth
+from svdstory.pipeline.world import SCENE_NAMES, Identity, draw_view, render, truth
 from svdstory.pipeline.world.truth import true_reading
 
 SCENES = ["desert", "snow", "meadow", "sea"]
@@ -39,8 +37,8 @@ def test_distances_of_known_identities_are_their_mean_over_pairs():
 
 
 def test_independent_draws_of_the_world_are_at_identity_distance_one():
-    pictures = [render(draw_view(np.random.default_rng((4, number)), kind="cat")) for number in range(120)]
-    assert truth.identity_distance([true_reading(picture) for picture in pictures]) == pytest.approx(1.0, abs=0.08)
+    pictures = [render(draw_view(np.random.default_rng((4, number)), kind="cat")) for number in range(90)]
+    assert truth.identity_distance([true_reading(picture) for picture in pictures]) == pytest.approx(1.0, abs=0.1)
 
 
 def test_hues_are_angles_so_350_and_10_are_twenty_degrees_apart():
@@ -66,7 +64,8 @@ def test_leakage_is_the_share_of_background_that_shows_another_scene_of_the_set(
 
 def test_a_scene_that_is_not_in_the_set_is_no_leakage():
     readings = readings_of(SAME)
-    elsewhere = np.broadcast_to(np.eye(len(SCENE_NAMES))[SCENE_NAMES.index("night city")], readings[0].patch_scene.shape)
+    night = np.eye(len(SCENE_NAMES))[SCENE_NAMES.index("night city")]
+    elsewhere = np.broadcast_to(night, readings[0].patch_scene.shape)
     assert truth.background_leakage([replace(one, patch_scene=elsewhere) for one in readings], SCENES) == 0.0
 
 
