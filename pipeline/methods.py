@@ -28,6 +28,9 @@ class SpectralFilter(Strict):
     keep_energy: float | None = Field(None, gt=0)       # the fewest N whose share of sum sigma^2 is over q
     reweight: Literal["exp", "log", "log2"] | None = None
     alpha: float | None = Field(None, gt=0)             # of exp: sigma * e^(alpha sigma)
+    granularity: Literal["full", "head"] = "full"       # the spectrum of the full width, or of each head by itself
+    every: int = Field(1, ge=1)                         # filter at each k-th of those steps, starting with the first
+    steps: tuple[int, int] | None = None                # filter at these steps only, both included, counted from 0
 
     @model_validator(mode="after")
     def _possible(self):
@@ -39,7 +42,14 @@ class SpectralFilter(Strict):
                              "leave the filter out to keep K or V as it is")
         if (self.alpha is not None) != (self.reweight == "exp"):
             raise ValueError("alpha belongs to reweight: exp, and exp needs it: give both or neither")
+        if self.steps is not None and not 0 <= self.steps[0] <= self.steps[1]:
+            raise ValueError(f"steps {list(self.steps)}: give [first, last] with 0 <= first <= last")
         return self
+
+    def acts_at(self, step: int) -> bool:
+        """Whether the filter is on at this step (from 0). Where it is off, K and V stay as they are."""
+        first, last = self.steps or (1, step)  # the first step has no extended attention
+        return first <= step <= last and (step - first) % self.every == 0
 
 
 class Method(Strict):

@@ -39,7 +39,9 @@ def filter_matrices(a: Tensor, spec: SpectralFilter) -> Filtered:
     if keeps_everything(spec, r):
         return Filtered(a, a.new_full(a.shape[:1], r, dtype=torch.int64), a.new_zeros(a.shape[:1], dtype=torch.bool))
     sigma, basis = decompose(a)                              # (N, r), (N, r, r)
-    gain, kept, untouched = gains(sigma, spec)               # (N, r), (N,), (N,)
+    energy = sigma.square().sum(-1)                          # (N,)
+    kept = ranks(sigma, spec, r=r, energy=energy)            # (N,)
+    gain, untouched = gains(sigma, kept, spec, energy=energy)  # (N, r), (N,)
     w = (basis * gain[:, None, :]) @ basis.mT                # (N, r, r)
     return Filtered(_apply(a, w, same=(gain == 1).all(-1)), kept, untouched)
 
@@ -63,41 +65,44 @@ def decompose(a: Tensor) -> tuple[Tensor, Tensor]:
 
 def keeps_everything(spec: SpectralFilter, r: int) -> bool:
     """Whether the filter leaves every matrix of rank at most r as it is, whatever its spectrum."""
-    everything = ((spec.keep_top is not None and spec.keep_top >= r)
-                  or (spec.keep_fraction is not None and spec.keep_fraction >= 1)
-                  or (spec.keep_energy is not None and spec.keep_energy >= 1))
-    return spec.reweight is None and everything
+    return spec.reweight is None and (not truncates(spec) or (spec.keep_top or 0) >= r)
 
 
-def ranks(sigma: Tensor, spec: SpectralFilter) -> Tensor:
-    """How many of the leading singular values each matrix keeps: (N, r) -> (N,) int64, from 1 to r."""
-    r = sigma.shape[-1]
-    if spec.keep_top is not None:
-        return sigma.new_full(sigma.shape[:1], min(spec.keep_top, r), dtype=torch.int64)
-    if spec.keep_fraction is not None:
-        return (sigma >= _quantile(sigma, 1 - spec.keep_fraction)[:, None]).sum(-1)
-    if spec.keep_energy is not None and spec.keep_energy < 1:
-        energy = sigma.square().cumsum(-1)                   # (N, r)
-        short = energy <= spec.keep_energy * energy[:, -1:]  # E(k) <= q
-        return (short.sum(-1) + 1).clamp_max(r)
-    return sigma.new_full(sigma.shape[:1], r, dtype=torch.int64)
+def truncates(spec: SpectralFilter) -> bool:
+    """Whether the filter drops singular values, rather than only reweighting them."""
+    return (spec.keep_top is not None or (spec.keep_fraction is not None and spec.keep_fraction < 1)
+            or (spec.keep_energy is not None and spec.keep_energy < 1))
 
 
-def gains(sigma: Tensor, spec: SpectralFilter) -> tuple[Tensor, Tensor, Tensor]:
-    """The factors f(sigma) / sigma (N, r) of full spectra (N, r); how many are kept (N,); which are untouched (N,).
+def ranks(sigma: Tensor, spec: SpectralFilter, *, r: int, energy: Tensor) -> Tensor:
+    """How many of the leading singular values each matrix keeps: (N,) int64, from 1 to r.
 
-    The rank comes from the original spectrum, the reweighting acts on what is kept and preserves its norm.
+    sigma (N, m) are the m <= r leading ones of r; energy (N,) is the sum of the squares of all r. An answer of m may
+    mean that more than m should be kept.
     """
-    kept = ranks(sigma, spec)
-    mask = torch.arange(sigma.shape[-1], device=sigma.device) < kept[:, None]      # (N, r)
+    m = sigma.shape[-1]
+    if spec.keep_fraction is not None:
+        return (sigma >= _quantile(sigma, 1 - spec.keep_fraction, r)[:, None]).sum(-1)
+    if spec.keep_energy is not None and spec.keep_energy < 1:
+        short = sigma.square().cumsum(-1) <= spec.keep_energy * energy[:, None]        # (N, m): E(k) <= q
+        return (short.sum(-1) + 1).clamp_max(m)
+    return sigma.new_full(sigma.shape[:1], min(spec.keep_top or m, m), dtype=torch.int64)
+
+
+def gains(sigma: Tensor, kept: Tensor, spec: SpectralFilter, *, energy: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors f(sigma) / sigma (N, m) of leading singular values (N, m), and which matrices are untouched (N,).
+
+    The reweighting acts on the `kept` ones (N,) and preserves the norm of what is kept; without truncation that is
+    the square root of `energy` (N,).
+    """
+    mask = torch.arange(sigma.shape[-1], device=sigma.device) < kept[:, None]          # (N, m)
     gain = torch.where(mask, reweighting(sigma, spec), 0)
     if spec.reweight is None:
-        return gain, kept, torch.zeros_like(kept, dtype=torch.bool)
-    norm = torch.where(mask, sigma, 0).norm(dim=-1)                                # (N,) what is kept
-    left = (gain * sigma).norm(dim=-1)                                             # (N,) what f leaves of it
+        return gain, torch.zeros_like(kept, dtype=torch.bool)
+    norm = torch.where(mask, sigma, 0).norm(dim=-1) if truncates(spec) else energy.sqrt()
+    left = (gain * sigma).norm(dim=-1)                                                 # (N,) what f leaves
     untouched = left == 0
-    gain = torch.where(untouched[:, None], 1, gain * (norm / left)[:, None])
-    return gain, kept, untouched
+    return torch.where(untouched[:, None], 1, gain * (norm / left)[:, None]), untouched
 
 
 def reweighting(sigma: Tensor, spec: SpectralFilter) -> Tensor:
@@ -110,16 +115,15 @@ def reweighting(sigma: Tensor, spec: SpectralFilter) -> Tensor:
     return sigma.clamp_min(1).log().pow(power) / sigma.clamp_min(1)                # 0 for sigma <= 1
 
 
-def _quantile(sigma: Tensor, q: float) -> Tensor:
-    """Quantile with linear interpolation of descending values (N, r) -> (N,).
+def _quantile(sigma: Tensor, q: float, r: int) -> Tensor:
+    """Quantile with linear interpolation of r descending values, of which (N, m) are the leading ones: (N,).
 
     torch.quantile has an input limit, and rounds a position such as 0.9 * 10 to either side of the 9 that is meant.
     """
-    position = (1 - q) * (sigma.shape[-1] - 1)               # from the large end
+    position = (1 - q) * (r - 1)                             # from the large end
     low = math.floor(position + 1e-9)
-    weight = max(position - low, 0.0)
-    weight = weight if weight > 1e-9 else 0.0
-    high = min(low + 1, sigma.shape[-1] - 1)
+    weight = position - low if position - low > 1e-9 else 0.0
+    low, high = (min(i, sigma.shape[-1] - 1) for i in (low, low + 1))
     return sigma[:, low] + weight * (sigma[:, high] - sigma[:, low])
 
 

@@ -4,42 +4,111 @@ import torch
 from torch import Tensor
 
 from .methods import SpectralFilter
-from .spectral import filter_matrices
+from .spectral import filter_matrices, keeps_everything, truncates
+from .spectral_fast import reweight, truncate
+from .spectral_subspace import block_size, random_block
+
+TOLERANCE = 1e-3     # relative Frobenius error of a filtered matrix; float16 itself rounds by 2e-4 to 5e-4
+SMALLEST = 256       # matrices of a lower rank are decomposed exactly: that is as fast
 
 
 class SpectralBank:
     """Filters the anchors' keys and values, layer by layer, through one sampling pass.
 
-    One bank per pass: it may keep each layer's subspace from one step to the next. Symbols as in spectral.py;
-    N = CFG halves x anchors.
+    One bank per pass: it keeps each layer's leading subspace from one step to the next. `exact` takes the exact path
+    for everything; otherwise the fast ones (spectral_fast.py), and the exact one where they would not hold
+    `tolerance`, which `counters` reports. Symbols as in spectral.py; N = CFG halves x anchors.
     """
 
-    def __init__(self, filter_k: SpectralFilter | None, filter_v: SpectralFilter | None, *, exact: bool):
-        self.filter_k, self.filter_v, self.exact = filter_k, filter_v, exact
-        self._totals: dict[str, Tensor | int] = {"matrices": 0, "untouched": 0}
+    def __init__(self, filter_k: SpectralFilter | None, filter_v: SpectralFilter | None, *, exact: bool,
+                 tolerance: float = TOLERANCE):
+        self.filter_k, self.filter_v, self.exact, self.tolerance = filter_k, filter_v, exact, tolerance
+        self._blocks: dict[tuple, Tensor] = {}       # where to start, by layer, which matrices and their shape
+        self._holds: dict[tuple, bool] = {}          # whether products hold the tolerance on that layer's spectrum
+        self._totals: dict[str, Tensor | int] = {"matrices": 0, "exact": 0, "fallbacks": 0, "untouched": 0}
 
     def __call__(self, layer: int | str, k: Tensor, v: Tensor, *, step: int, heads: int) -> tuple[Tensor, Tensor]:
         """Filter the anchors' k and v (N, T, C), full width, of one attention layer at one step (from 0).
 
-        Returns them in their dtype; what has no filter comes back as it is.
+        Returns them in their dtype; what has no filter, or none at this step, comes back as it is.
         """
         if self.filter_k is not None and self.filter_k == self.filter_v:
-            k, v = self._filter(torch.cat([k, v]), self.filter_k).chunk(2)
-        else:
-            k = k if self.filter_k is None else self._filter(k, self.filter_k)
-            v = v if self.filter_v is None else self._filter(v, self.filter_v)
-        return k, v
+            return self._at_step((layer, "kv"), torch.cat([k, v]), self.filter_k, step, heads).chunk(2)
+        return (k if self.filter_k is None else self._at_step((layer, "k"), k, self.filter_k, step, heads),
+                v if self.filter_v is None else self._at_step((layer, "v"), v, self.filter_v, step, heads))
 
     def counters(self) -> dict[str, int]:
         """Totals over the pass, for the manifest. Reads them from the device: call it after the last step.
 
-        matrices: how many were filtered. untouched: how many a logarithm would have left empty, so were left as
-        they are.
+        matrices: how many were filtered. exact: of these, by the exact path. fallbacks: of these, because a fast path
+        did not hold its tolerance. untouched: how many a logarithm would have left empty, so were left as they are.
         """
         return {name: int(total) for name, total in self._totals.items()}
 
-    def _filter(self, a: Tensor, spec: SpectralFilter) -> Tensor:
-        filtered = filter_matrices(a, spec)
+    def _at_step(self, key: tuple, a: Tensor, spec: SpectralFilter, step: int, heads: int) -> Tensor:
+        if not spec.acts_at(step):
+            return a
+        if spec.granularity == "head":
+            n, t, _ = a.shape
+            a = a.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)          # (N · heads, T, D)
+            a = self._filter(key, a, spec)
+            return a.unflatten(0, (n, heads)).transpose(1, 2).flatten(2)            # (N, T, C)
+        return self._filter(key, a, spec)
+
+    def _filter(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor:
         self._totals["matrices"] += a.shape[0]
-        self._totals["untouched"] += filtered.untouched.sum()  # stays on the device
+        r = min(a.shape[-2:])
+        if self.exact or r < SMALLEST or a.dtype == torch.float64 or keeps_everything(spec, r):
+            return self._exactly(a, spec)
+        fast = self._by_subspace if truncates(spec) or spec.reweight == "exp" else self._by_products
+        found = fast((*key, tuple(a.shape)), a, spec)
+        if found is None:
+            self._totals["fallbacks"] += a.shape[0]
+            return self._exactly(a, spec)
+        return found
+
+    def _exactly(self, a: Tensor, spec: SpectralFilter) -> Tensor:
+        self._totals["exact"] += a.shape[0]
+        filtered = filter_matrices(a, spec)
+        self._totals["untouched"] += filtered.untouched.sum()                       # stays on the device
         return filtered.matrices
+
+    def _by_subspace(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor | None:
+        """Truncation, or None where it doesn't hold the tolerance by its own estimate."""
+        start = self._blocks.get(key)
+        if start is None:
+            start = random_block(a, _first_block(spec, r=min(a.shape[-2:])))
+        return self._kept(key, a, truncate(a, spec, start, self.tolerance))
+
+    def _by_products(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor | None:
+        """log or log² of the whole spectrum, or None where it doesn't hold the tolerance.
+
+        How well products stand in for f depends on the layer's spectrum: at a layer's first step they are measured
+        against the exact path, whose result that step gets.
+        """
+        if key not in self._holds:
+            exact = self._exactly(a, spec)
+            found = self._kept(key, a, reweight(a, spec, random_block(a, _first_block(spec, r=0)), self.tolerance / 2))
+            error = torch.inf if found is None else ((found - exact).float().norm(dim=(1, 2))
+                                                     / exact.float().norm(dim=(1, 2))).max()
+            self._holds[key] = bool(error <= self.tolerance)
+            return exact
+        if not self._holds[key]:
+            return None
+        return self._kept(key, a, reweight(a, spec, self._blocks[key], self.tolerance / 2))
+
+    def _kept(self, key: tuple, a: Tensor, found) -> Tensor | None:
+        """The filtered matrices; the block they came with is where the next step starts."""
+        if found is None:
+            return None
+        filtered, wanted, block = found
+        self._blocks[key] = block.to(a.dtype)
+        self._totals["untouched"] += wanted.untouched.sum()
+        return filtered
+
+
+def _first_block(spec: SpectralFilter, r: int) -> int:
+    """Columns to begin with at a layer's first step."""
+    if spec.keep_top is not None:
+        return block_size(min(spec.keep_top, r))
+    return 48 if spec.keep_fraction is None else block_size(int(spec.keep_fraction * r) + 1)

@@ -1,0 +1,96 @@
+"""The spectral filter by a leading subspace and matrix products, with a tolerance and a check of its own.
+
+Truncation needs the leading subspace alone (spectral_subspace.py). log and log² of the whole spectrum take the
+leading vectors exactly and the rest by products (spectral_tail.py).
+Symbols: N matrices, T tokens, C channels, r = min(T, C), b block columns.
+"""
+
+import torch
+from torch import Tensor
+
+from .methods import SpectralFilter
+from .spectral import gains, ranks, reweighting, truncates
+from .spectral_subspace import Leading, Wanted, find, truncation_errors
+from .spectral_tail import Recurrence, recurrence, reweighted
+
+MARGIN = 0.8    # leading vectors are taken out from this share of the recurrence's edge on
+
+
+def truncate(a: Tensor, spec: SpectralFilter, start: Tensor, tolerance: float) -> tuple[Tensor, Wanted, Tensor] | None:
+    """The filtered matrices of `a` (N, T, C), in its dtype, for a filter that keeps few singular values.
+
+    Also what was kept, and the block (N, C, b) to start from next time. None where the tolerance isn't met. `exp`
+    without truncation keeps as many as hold all but a half of the tolerance of its norm.
+    """
+    single = a.float()
+    energy = total_energy(single)
+
+    def want(leading: Leading) -> Wanted:
+        sigma = leading.sigma
+        kept = (ranks(sigma, spec, r=min(a.shape[-2:]), energy=energy) if truncates(spec)
+                else _enough_of_exp(sigma, energy, spec.alpha, tolerance / 2))
+        gain, untouched = gains(sigma, kept, spec, energy=energy)
+        errors = truncation_errors(leading, gain * sigma)
+        return Wanted(gain, kept, untouched, torch.where(untouched[:, None], 0, errors))
+
+    found = find(single, start, want, tolerance)
+    if found is None:
+        return None
+    leading, wanted, block = found
+    return torch.where(wanted.untouched[:, None, None], a, _product(leading, wanted).to(a.dtype)), wanted, block
+
+
+def reweight(a: Tensor, spec: SpectralFilter, start: Tensor, tolerance: float) -> tuple[Tensor, Wanted, Tensor] | None:
+    """log or log² of the whole spectrum: as `truncate`, from leading vectors and products.
+
+    The tolerance is that of the leading vectors; what the products add depends on the spectrum (spectral_bank.py).
+    """
+    single = a.float()
+    by = recurrence(spec.reweight)
+
+    def want(leading: Leading) -> Wanted:
+        kept = (leading.sigma > MARGIN * by.edge).sum(-1)
+        taken = torch.arange(leading.sigma.shape[-1], device=a.device) < kept[:, None]
+        gain = torch.where(taken, reweighting(leading.sigma, spec), 0)
+        return Wanted(gain, kept, leading.sigma[:, 0] <= 1, _coupling_errors(leading, gain, by))
+
+    found = find(single, start, want, tolerance)
+    if found is None:
+        return None
+    leading, wanted, block = found
+    taken = (wanted.gain > 0).float()[:, None, :]
+    rest = single - (leading.image * taken) @ leading.right.mT                 # (N, T, C), sigma <= edge
+    out = _product(leading, wanted) + reweighted(rest, by)
+    out *= (total_energy(single) / total_energy(out)).sqrt()[:, None, None]    # the norm of the whole is preserved
+    return torch.where(wanted.untouched[:, None, None], a, out.to(a.dtype)), wanted, block
+
+
+def _coupling_errors(leading: Leading, gain: Tensor, by: Recurrence) -> Tensor:
+    """`Wanted.errors` where the vectors beyond those taken out (gain > 0) are reweighted too, by products.
+
+    A vector that is slightly off couples to the rest with strength ||r||. To first order (Daleckii and Krein) that
+    changes A g(A^T A) by sigma_i g[sigma_i^2, sigma_j^2] ||r||, at most max(g) ||r|| / sigma_i. A vector that is not
+    taken out although its sigma may be over the edge (|lambda - sigma^2| <= ||r||) counts as wholly wrong.
+    """
+    f, drift = gain * leading.sigma, leading.residual.norm(dim=-2)             # (N, b)
+    off = by.steepest * drift / leading.sigma.clamp_min(1e-30) / f.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+    over = leading.sigma.square() + drift > by.edge**2
+    return torch.where(gain > 0, off, over.double())
+
+
+def total_energy(single: Tensor) -> Tensor:
+    """Sum of the squares of (N, T, C), float64 (N,): rows in float32, their sum in float64, within 1e-8 of exact."""
+    return single.norm(dim=-1).double().square().sum(-1)
+
+
+def _product(leading: Leading, wanted: Wanted) -> Tensor:
+    """A V diag(gain) V^T, (N, T, C) float32"""
+    return (leading.image * wanted.gain[:, None, :].float()) @ leading.right.mT
+
+
+def _enough_of_exp(sigma: Tensor, energy: Tensor, alpha: float, tolerance: float) -> Tensor:
+    """How many leading values leave out at most `tolerance` of the norm of sigma e^(alpha sigma): (N,)."""
+    weight = torch.exp(alpha * (sigma - sigma[:, :1]))                         # (N, b)
+    after = (energy[:, None] - sigma.square().cumsum(-1)).clamp_min(0)         # (N, b) energy of the later ones
+    dropped = weight * after.sqrt()                                            # at most
+    return ((dropped > tolerance * (weight * sigma).norm(dim=-1, keepdim=True)).sum(-1) + 1).clamp_max(sigma.shape[-1])

@@ -1,0 +1,77 @@
+"""log and log² of the many small singular values, by matrix products alone.
+
+After the leading vectors have been taken out, what is left of A has singular values in [0, edge], and
+
+    f(R) = p(G) R,   G = R R^T (or R p(R^T R) for tokens >= channels),   p(sigma^2) ~ f(sigma) / sigma
+
+needs no eigenvectors of G. f has a kink at sigma = 1, a thousandth of the interval, which a plain polynomial resolves
+with a degree of hundreds. So G is first mapped by Cayley's transform, Y = (G - c)(G + c)^-1, which spreads that
+neighbourhood out (one Cholesky inverse), and p is a product of sums of products in Y: each level multiplies two
+linear combinations of all levels before it, so m products reach degree 2^m. The numbers are in spectral_tail.yaml,
+fitted by spectral_fit.py.
+
+Symbols: N matrices, T tokens, C channels, r = min(T, C).
+"""
+
+from functools import lru_cache
+from importlib import resources
+
+import torch
+import yaml
+from torch import Tensor
+
+from .strict import Strict
+
+BLOCKS = 4   # of a symmetric product
+
+
+class Recurrence(Strict):
+    """p as X_0 = I, X_1 = Y, X_(j+1) = (sum_k left[j][k] X_k) (sum_k right[j][k] X_k), p = sum_k total[k] X_k."""
+
+    edge: float                  # valid for sigma in [0, edge]
+    shift: float                 # c of the Cayley transform
+    steepest: float              # the largest f(sigma) / sigma
+    left: list[list[float]]
+    right: list[list[float]]
+    total: list[float]
+
+
+@lru_cache
+def recurrence(reweight: str) -> Recurrence:
+    """The fitted one of `log` or `log2`."""
+    text = resources.files(__package__).joinpath("spectral_tail.yaml").read_text(encoding="utf-8")
+    return Recurrence(**yaml.safe_load(text)[reweight])
+
+
+def reweighted(rest: Tensor, by: Recurrence) -> Tensor:
+    """U f(Sigma) V^T of `rest` (N, T, C) float32 whose singular values are at most `by.edge`, before rescaling."""
+    tall = rest.shape[-2] >= rest.shape[-1]
+    g = symmetric_product(rest.mT, rest) if tall else symmetric_product(rest, rest.mT)   # (N, r, r)
+    g.diagonal(dim1=-2, dim2=-1).add_(by.shift)
+    y = torch.cholesky_inverse(torch.linalg.cholesky_ex(g)[0]).mul_(-2 * by.shift)
+    y.diagonal(dim1=-2, dim2=-1).add_(1)                                                  # 1 - 2c / (G + c)
+    x = [y]
+    for left, right in zip(by.left, by.right):
+        x.append(symmetric_product(_combination(left, x), _combination(right, x)))
+    p = _combination(by.total, x)
+    return rest @ p if tall else p @ rest
+
+
+def symmetric_product(a: Tensor, b: Tensor) -> Tensor:
+    """A B (N, r, r) where that is symmetric: the blocks above the diagonal are copied, five eighths of the work."""
+    r = a.shape[-2]
+    out = a.new_empty(*a.shape[:-1], r)
+    bounds = [r * i // BLOCKS for i in range(BLOCKS + 1)]
+    for low, high in zip(bounds, bounds[1:]):
+        out[..., low:high, :high] = a[..., low:high, :] @ b[..., :high]
+        out[..., :low, low:high] = out[..., low:high, :low].mT
+    return out
+
+
+def _combination(coefficients: list[float], terms: list[Tensor]) -> Tensor:
+    """coefficients[0] I + sum_k coefficients[k] terms[k - 1]"""
+    total = terms[0] * coefficients[1]
+    for c, term in zip(coefficients[2:], terms[1:]):
+        total.add_(term, alpha=c)
+    total.diagonal(dim1=-2, dim2=-1).add_(coefficients[0])
+    return total

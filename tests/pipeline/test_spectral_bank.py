@@ -1,0 +1,138 @@
+"""The filter bank: fast paths within their tolerance of the exact one, from step to step."""
+
+import pytest
+import torch
+
+from svdstory.pipeline.methods import SpectralFilter
+from svdstory.pipeline.spectral import filter_matrices, spectrum
+from svdstory.pipeline.spectral_bank import SpectralBank
+from svdstory.pipeline.spectral_fast import reweight
+from svdstory.pipeline.spectral_subspace import random_block
+from svdstory.pipeline.spectral_tail import recurrence, symmetric_product
+
+from .test_spectral import error, real_like
+
+torch.set_num_threads(1)
+
+TRUNCATIONS = [
+    SpectralFilter(keep_top=16),
+    SpectralFilter(keep_fraction=0.05),
+    SpectralFilter(keep_energy=0.95),
+    SpectralFilter(keep_fraction=0.05, reweight="log"),
+    SpectralFilter(keep_energy=0.95, reweight="log2"),
+    SpectralFilter(reweight="exp", alpha=0.01),
+]
+
+
+@pytest.fixture(scope="module", params=[(400, 272), (272, 320)], ids=["T>C", "T<C"])
+def steps(request) -> list[torch.Tensor]:
+    """One layer's matrices (2, T, C) over three steps, each a tenth away from the one before."""
+    first, *changes = (real_like(2, *request.param, seed=s, scale=0.4).float() for s in range(3))
+    second = 0.995 * first + 0.1 * changes[0]
+    return [first, second, 0.995 * second + 0.1 * changes[1]]
+
+
+@pytest.mark.parametrize("spec", TRUNCATIONS, ids=str)
+def test_truncation_stays_within_its_tolerance_without_an_exact_decomposition(steps, spec):
+    bank = SpectralBank(spec, None, exact=False, tolerance=1e-3)
+    for step, a in enumerate(steps, start=1):
+        k, v = bank("layer", a, a, step=step, heads=1)
+        assert v is a
+        assert error(k, filter_matrices(a, spec).matrices) < 1.5e-3
+    assert bank.counters() == {"matrices": 6, "exact": 0, "fallbacks": 0, "untouched": 0}
+
+
+@pytest.mark.parametrize("name", ["log", "log2"])
+def test_log_of_the_whole_spectrum_by_products_is_close_to_exact(steps, name):
+    spec = SpectralFilter(reweight=name)
+    filtered, _, block = reweight(steps[0], spec, random_block(steps[0], 48), 1e-3)
+    assert error(filtered, filter_matrices(steps[0], spec).matrices) < 3e-3
+    filtered, _, _ = reweight(steps[1], spec, block, 1e-3)
+    assert error(filtered, filter_matrices(steps[1], spec).matrices) < 3e-3
+
+
+@pytest.mark.parametrize("tolerance, exact", [(3e-3, 2), (1e-6, 6)], ids=["holds", "does not hold"])
+def test_products_are_measured_at_a_layers_first_step_and_used_where_they_hold(steps, tolerance, exact):
+    spec = SpectralFilter(reweight="log2")
+    bank = SpectralBank(spec, None, exact=False, tolerance=tolerance)
+    for step, a in enumerate(steps, start=1):
+        k, _ = bank(0, a, a, step=step, heads=1)
+        assert error(k, filter_matrices(a, spec).matrices) < tolerance
+    assert bank.counters()["exact"] == exact
+
+
+def test_a_spectrum_without_an_end_falls_back_to_the_exact_path_and_counts_it():
+    a = torch.randn(2, 300, 300, generator=torch.Generator().manual_seed(0))  # no leading subspace to speak of
+    spec = SpectralFilter(keep_energy=0.6)
+    bank = SpectralBank(None, spec, exact=False)
+    _, v = bank(0, a, a, step=1, heads=1)
+    assert torch.equal(v, filter_matrices(a, spec).matrices)
+    assert bank.counters() == {"matrices": 2, "exact": 2, "fallbacks": 2, "untouched": 0}
+
+
+def test_exact_means_exact_and_small_matrices_always_are(steps):
+    spec = SpectralFilter(keep_fraction=0.05)
+    want = filter_matrices(steps[0], spec).matrices
+    assert torch.equal(SpectralBank(spec, spec, exact=True)(0, steps[0], steps[0], step=1, heads=1)[1], want)
+    small = real_like(2, 64, 48).float()
+    bank = SpectralBank(spec, None, exact=False)
+    assert torch.equal(bank(0, small, small, step=1, heads=1)[0], filter_matrices(small, spec).matrices)
+
+
+def test_keys_and_values_have_their_own_filters(steps):
+    k, v = steps[:2]
+    top, energy = SpectralFilter(keep_top=3), SpectralFilter(keep_energy=0.99)
+    k_hat, v_hat = SpectralBank(top, energy, exact=True)(0, k, v, step=1, heads=1)
+    assert torch.equal(k_hat, filter_matrices(k, top).matrices)
+    assert torch.equal(v_hat, filter_matrices(v, energy).matrices)
+
+
+def test_one_filter_for_both_gives_what_two_equal_ones_give(steps):
+    spec = SpectralFilter(keep_fraction=0.05)
+    k_hat, v_hat = SpectralBank(spec, spec, exact=True)(0, steps[0], steps[1], step=1, heads=1)
+    assert error(k_hat, filter_matrices(steps[0], spec).matrices) < 1e-6
+    assert error(v_hat, filter_matrices(steps[1], spec).matrices) < 1e-6
+
+
+def test_per_head_filters_each_head_by_itself():
+    a = real_like(2, 96, 64).float()
+    spec = SpectralFilter(keep_top=5, granularity="head")
+    k, _ = SpectralBank(spec, None, exact=False)(0, a, a, step=1, heads=4)
+    for head in range(4):
+        own = slice(16 * head, 16 * head + 16)
+        assert error(k[..., own], filter_matrices(a[..., own], SpectralFilter(keep_top=5)).matrices) < 1e-6
+        assert (spectrum(k[..., own])[:, 5:] < 1e-3).all()
+
+
+def test_every_and_steps_choose_where_the_filter_acts():
+    def on(**switches):
+        spec = SpectralFilter(keep_top=1, **switches)
+        a = real_like(1, 16, 12)
+        bank = SpectralBank(spec, None, exact=True)
+        return [s for s in range(1, 9) if bank(0, a, a, step=s, heads=1)[0] is not a]
+    assert on() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert on(every=3) == [1, 4, 7]
+    assert on(steps=(2, 5)) == [2, 3, 4, 5]
+    assert on(every=2, steps=(4, 8)) == [4, 6, 8]
+
+
+def test_a_spectrum_below_one_is_untouched_by_the_fast_path_too():
+    a = real_like(1, 320, 300).float() / 2000
+    spec = SpectralFilter(keep_top=8, reweight="log")
+    bank = SpectralBank(spec, None, exact=False)
+    assert torch.equal(bank(0, a, a, step=1, heads=1)[0], a)
+    assert bank.counters()["untouched"] == 1
+
+
+def test_symmetric_product_is_the_product():
+    x = torch.randn(2, 50, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x + x.mT
+    assert torch.allclose(symmetric_product(x, x), x @ x)
+
+
+def test_the_shipped_recurrences_are_complete():
+    for name in ("log", "log2"):
+        by = recurrence(name)
+        levels = range(len(by.left))
+        assert [len(c) for c in by.left] == [len(c) for c in by.right] == [j + 2 for j in levels]
+        assert len(by.total) == len(by.left) + 2
