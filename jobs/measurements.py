@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from svdstory.pipeline.metrics.names import METRICS, NAMES, metric_name, parts
-from svdstory.pipeline.metrics.stage import image_hashes, read_score, score_path
+from svdstory.pipeline.metrics.names import METRICS, NO_BASIS, metric_name, parts
+from svdstory.pipeline.metrics.stage import image_hashes, read_score
 
 from .plan import Plan
 from .statistics import Measurement, excess
@@ -25,8 +25,8 @@ class Measured:
     protocols: dict[str, dict]
 
 
-def read_measurements(plan: Plan, store: Store, scorers: Iterable[str] | None = None) -> Measured:
-    """Every planned cell under every metric of the scorers; by default of those that the run was scored with.
+def read_measurements(plan: Plan, store: Store, scorers: Iterable[str]) -> Measured:
+    """Every planned cell under every metric of the scorers.
 
     One protocol counts for each scorer: the one that most of its units were scored under. Numbers made under
     another, or from images that have changed since, are missing ones. Raises InputError for an unknown scorer.
@@ -34,29 +34,23 @@ def read_measurements(plan: Plan, store: Store, scorers: Iterable[str] | None = 
     cells: list[Measurement] = []
     protocols: dict[str, dict] = {}
     images, failures = _images(plan, store), store.failures()
-    for scorer in dict.fromkeys(scored_with(store) if scorers is None else scorers):
+    for scorer in dict.fromkeys(scorers):
         records = {key: read_score(store.run, scorer, key) for key in plan.units}
         counted = Counter(record["protocol_hash"] for record in records.values() if record)
         protocol_hash = max(counted, key=lambda h: (counted[h], h), default="")
         protocol = next((r["protocol"] for r in records.values() if r and r["protocol_hash"] == protocol_hash), {})
-        for value_name in METRICS[parts(scorer)[0]]:
+        family = parts(scorer)[0]
+        for value_name in METRICS[family]:
             metric = metric_name(scorer, value_name)
             protocols[metric] = protocol
             for cell in plan.cells:
-                cause = _cause(records[cell.key], images[cell.key], protocol_hash, value_name)
+                cause = _cause(records[cell.key], images[cell.key], protocol_hash, value_name, NO_BASIS[family])
                 if images[cell.key] is None and cell.key in failures:
                     cause = failures[cell.key][-1].cause
                 value = None if cause else records[cell.key]["values"][value_name]
                 cells.append(Measurement(metric, cell.method, cell.set, plan.sets[cell.set].group, cell.seed, value,
                                          cause))
     return Measured(cells, protocols)
-
-
-def scored_with(store: Store) -> list[str]:
-    """The scorers whose numbers lie in the run, in the order of their names."""
-    folders = {path.name for path in (store.run / "scores").glob("*") if any(path.glob("*.json"))}
-    variants = (name + fill for name in NAMES for fill in ("", "+flat"))
-    return sorted(name for name in variants if score_path(store.run, name, "").parent.name in folders)
 
 
 def relative_to_plain(measured: Measured, plain: str = "sdxl") -> Measured:
@@ -90,7 +84,8 @@ def _images(plan: Plan, store: Store) -> dict[str, dict[str, str] | None]:
     return {key: image_hashes(store.manifest(key)) if store.is_finished(key) else None for key in plan.units}
 
 
-def _cause(record: dict | None, images: dict[str, str] | None, protocol_hash: str, value_name: str) -> str:
+def _cause(record: dict | None, images: dict[str, str] | None, protocol_hash: str, value_name: str,
+           no_basis: str) -> str:
     """Why a cell has no number under this metric; empty if it has one."""
     if images is None:
         return "not finished"
@@ -100,4 +95,4 @@ def _cause(record: dict | None, images: dict[str, str] | None, protocol_hash: st
         return "scored under another protocol"
     if record["images"] != images:
         return "images changed since they were scored"
-    return "" if value_name in record["values"] else "no subject mask, or a single image"
+    return "" if value_name in record["values"] else no_basis

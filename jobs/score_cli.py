@@ -29,14 +29,15 @@ def score(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.
     Scorers: clipscore, clip-i, dreamsim (also dreamsim:dino_vitb16, ...), background, layout. Run it again to go on
     where it was stopped. Exit status 1 if a finished unit could not be scored.
     """
-    from svdstory.pipeline.metrics.names import parts
+    from svdstory.pipeline.metrics import staging
 
     from .plan import plan_path, read_plan
 
     plan = read_plan(plan_path(run))
     names = list(dict.fromkeys(scorer or plan.scorers))
-    for name in names:
-        parts(name)  # an unknown name is an error before any work
+    for name in names:  # unknown names and missing weights are errors before any work
+        if staging.files_of(name) and not allow_random:
+            staging.require(name, weights or staging.default_folder())
     failed = sum(_score(run, plan, name, device, weights, batch, allow_random) for name in names)
     raise typer.Exit(1 if failed else 0)
 

@@ -4,11 +4,9 @@ import csv
 import io
 from collections.abc import Sequence
 
-from svdstory.pipeline.promptset import slug
 from svdstory.pipeline.strict import digest
 
-from .measurements import Measured
-from .statistics import CONFIDENCE, Comparison, Interval, Measurement, Summary, compare, summarise
+from .statistics import CONFIDENCE, Comparison, Interval, Summary
 
 ALPHA = 0.05
 PROTOCOL_FIELDS = ("scorer", "embedder", "weights", "library", "preprocessing", "background")
@@ -32,32 +30,6 @@ def statistics_rows(summaries: Sequence[Summary], comparisons: Sequence[Comparis
             **_protocol(protocols.get(s.metric, {})),
         })
     return rows
-
-
-def measurement_rows(cells: Sequence[Measurement], protocols: dict[str, dict]) -> list[dict]:
-    """One row for each cell and metric, the missing ones with their cause, each with its protocol."""
-    return [{"metric": c.metric, "method": c.method, "set": c.set, "group": c.group, "seed": c.seed, "value": c.value,
-             "missing_because": c.cause, **_protocol(protocols.get(c.metric, {}))} for c in cells]
-
-
-def run_tables(measured: Measured, baseline: str) -> dict[str, str]:
-    """File name -> content: every cell, the statistics, and a LaTeX table for all sets and for each group of sets.
-
-    Without measurements of the baseline there are no comparisons, and the rest is as it is.
-    """
-    cells, metrics = measured.cells, _columns(list(dict.fromkeys(cell.metric for cell in measured.cells)))
-    compared = compare(cells, baseline) if any(cell.method == baseline for cell in cells) else []
-    rows = statistics_rows(summarise(cells), compared, measured.protocols)
-    groups = dict.fromkeys(row["group"] for row in rows)
-    return {"measurements.csv": to_csv(measurement_rows(cells, measured.protocols)), "statistics.csv": to_csv(rows),
-            **{f"statistics-{slug(group)}.tex": to_latex(rows, metrics, group, f"tab:{slug(group)}")
-               for group in groups}}
-
-
-def _columns(metrics: list[str]) -> list[str]:
-    """Without those that another one is relative to: side by side they would be read as two findings."""
-    bases = {metric.partition(" ")[0] for metric in metrics if " " in metric}
-    return [metric for metric in metrics if metric not in bases]
 
 
 def to_csv(rows: Sequence[dict]) -> str:

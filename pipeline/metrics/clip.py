@@ -12,6 +12,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
+from .precision import full_precision
 from .preprocessing import in_threads
 from .random_weights import fill_randomly
 from .scorer import RANDOM
@@ -62,7 +63,7 @@ class ClipEmbedder:
     def tokenize(self) -> Callable[[list[str]], torch.Tensor]:
         return open_clip.get_tokenizer(ARCHITECTURE)  # the vocabulary ships with open_clip
 
-    @torch.inference_mode()
+    @full_precision()
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(B, D) float32, unit norm."""
         parts = []
@@ -71,7 +72,7 @@ class ClipEmbedder:
             parts.append(self.model.encode_image(pixels.to(self.device), normalize=True).cpu().numpy())
         return np.concatenate(parts)
 
-    @torch.inference_mode()
+    @full_precision()
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(B, D) float32, unit norm. Texts over 77 tokens are cut, as CLIPScore does. Each text is embedded once."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]

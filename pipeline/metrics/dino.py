@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import functional as F
 
+from .precision import full_precision
 from .preprocessing import in_threads
 from .random_weights import fill_randomly
 from .scorer import RANDOM
@@ -66,7 +67,7 @@ class DinoTokens:
             fill_randomly(model)
         return model.eval().requires_grad_(False).to(self.device)
 
-    @torch.inference_mode()
+    @full_precision()
     def tokens(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(B, GRID * GRID, D) float32, unit norm, row by row from the top left. Images are squashed to the square."""
         parts = []

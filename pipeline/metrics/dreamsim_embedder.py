@@ -19,6 +19,7 @@ from dreamsim import dreamsim
 from PIL import Image
 
 from ..strict import InputError
+from .precision import full_precision
 from .preprocessing import in_threads
 from .random_dreamsim import write_random_dreamsim
 from .scorer import RANDOM
@@ -55,7 +56,7 @@ class DreamSimEmbedder:
             write_random_dreamsim(self.kind, Path(place))
             return _load(self.kind, Path(place), self.device)
 
-    @torch.inference_mode()
+    @full_precision()
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(B, D) float32, zero mean and unit norm; D = 1792 for the ensemble."""
         (model, preprocess), parts = self.loaded, []

@@ -26,6 +26,14 @@ METRICS = {  # family -> its numbers; whether higher is better
     "world": {"kind_accuracy": True, "scene_accuracy": True, "identity_distance": False, "body_hue_distance": False,
               "scene_leakage": False, "world_background": False, "world_layout": True, "world_pose": True},
 }
+NO_BASIS = {  # family -> why a unit may have no number
+    "clipscore": "no image",
+    "clip-i": "a single image, or no usable subject mask",
+    "dreamsim": "a single image, or no usable subject mask",
+    "background": "a single image, or no usable subject mask",
+    "layout": "a single image, or no usable subject mask",
+    "world": "not in the words or not of the size of the miniature's world",
+}
 FILLED = ("clip-i", "dreamsim", "background")
 NAMES = tuple(family if backbone == kinds[0] else f"{family}:{backbone}"
               for family, kinds in BACKBONES.items() for backbone in kinds)

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from svdstory.pipeline.world import KINDS, SETTINGS
-from svdstory.pipeline.world import truth
+from svdstory.pipeline.world import KINDS, SETTINGS, truth
 
-from ..strict import InputError
 from .scorer import UnitImages, Values, rounded
 
 SIDE = 64
@@ -43,48 +41,38 @@ class World:
     def score_many(self, units: Sequence[UnitImages]) -> list[Values]:
         """Set by set the numbers of METRICS["world"]; those of pairs are absent for a single picture.
 
-        Raises InputError for a set that is not in the world's words, or pictures of another size.
+        A set that is not in the world's words, or whose pictures have another size, gets none.
         """
         from svdstory.pipeline.miniature.judges import read_pictures
 
-        asked = [(kind_of(unit), scenes_of(unit)) for unit in units]
-        pictures = [_pixels(unit) for unit in units]  # per unit: (B, 64, 64, 3)
-        readings = read_pictures(self.judge, np.concatenate(pictures))
-        ends = np.cumsum([len(p) for p in pictures])
-        return [_values(readings[end - len(p):end], p, kind, scenes)
-                for p, end, (kind, scenes) in zip(pictures, ends, asked)]
+        results: list[Values] = [{} for _ in units]
+        within = [i for i, unit in enumerate(units) if knows(unit)]
+        pictures = {i: np.stack([np.asarray(image.convert("RGB")) for image in units[i].images]) for i in within}
+        readings = read_pictures(self.judge, np.concatenate(list(pictures.values()))) if within else []
+        for i in within:  # pictures[i]: (B, 64, 64, 3)
+            own, readings = readings[:len(pictures[i])], readings[len(pictures[i]):]
+            results[i] = _values(own, pictures[i], kind_of(units[i]), scenes_of(units[i]))
+        return results
 
     def score(self, unit: UnitImages) -> Values:
         return self.score_many([unit])[0]
 
 
-def kind_of(unit: UnitImages) -> str:
-    """The world's kind that the subject names. Raises InputError."""
-    found = [kind for kind in KINDS if unit.subject.endswith(kind)]
-    if not found:
-        raise InputError(f"scorer world: the subject {unit.subject!r} is none of the miniature's: {', '.join(KINDS)}.")
-    return found[0]
+def knows(unit: UnitImages) -> bool:
+    """Whether the judge can say anything of these pictures."""
+    return (kind_of(unit) is not None and None not in scenes_of(unit)
+            and all(image.size == (SIDE, SIDE) for image in unit.images))
 
 
-def scenes_of(unit: UnitImages) -> list[str]:
-    """The world's scene that each prompt's setting is. Raises InputError."""
-    by_words = {words: scene for scene, words in SETTINGS.items()}
-    scenes = [next((scene for words, scene in by_words.items() if prompt.endswith(words)), None)
-              for prompt in unit.prompts]
-    if None in scenes:
-        prompt = unit.prompts[scenes.index(None)]
-        raise InputError(f"scorer world: the prompt {prompt!r} ends in none of the miniature's settings: "
-                         f"{', '.join(by_words)}.")
-    return scenes
+def kind_of(unit: UnitImages) -> str | None:
+    """The world's kind that the subject names."""
+    return next((kind for kind in KINDS if unit.subject.endswith(kind)), None)
 
 
-def _pixels(unit: UnitImages) -> np.ndarray:
-    """(B, 64, 64, 3) uint8."""
-    wrong = [image.size for image in unit.images if image.size != (SIDE, SIDE)]
-    if wrong:
-        raise InputError(f"scorer world: got a picture of {wrong[0][0]}×{wrong[0][1]} pixels; the judge knows the "
-                         f"miniature's {SIDE}×{SIDE} only.")
-    return np.stack([np.asarray(image.convert("RGB")) for image in unit.images])
+def scenes_of(unit: UnitImages) -> list[str | None]:
+    """The world's scene that each prompt's setting is."""
+    return [next((scene for scene, words in SETTINGS.items() if prompt.endswith(words)), None)
+            for prompt in unit.prompts]
 
 
 def _values(readings: list, pictures: np.ndarray, kind: str, scenes: list[str]) -> Values:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from svdstory.jobs.experiment import Experiment
-from svdstory.jobs.measurements import higher_is_better, read_measurements, relative_to_plain, scored_with
+from svdstory.jobs.measurements import higher_is_better, read_measurements, relative_to_plain
 from svdstory.jobs.plan import make_plan
 from svdstory.jobs.store import Attempt, Store
 from svdstory.pipeline.metrics.stage import image_hashes, write_score
@@ -44,13 +44,13 @@ def values(measured, metric="background"):
 
 
 def test_every_planned_cell_has_a_number_or_a_cause(plan, store):
-    found = values(read_measurements(plan, store))
+    found = values(read_measurements(plan, store, ["background"]))
     assert found == [("sdxl", 0, 0.5, ""), ("sdxl", 1, 0.6, ""), ("unmasked", 0, 0.7, ""),
                      ("unmasked", 1, None, "out of memory")]
 
 
 def test_leakage_beyond_plain_sampling_keeps_the_hole(plan, store):
-    measured = relative_to_plain(read_measurements(plan, store))
+    measured = relative_to_plain(read_measurements(plan, store, ["background"]))
     found = values(measured, "background excess over sdxl")
     assert found[2][2] == pytest.approx(0.2) and found[3][2:] == (None, "out of memory")
     assert "difference to sdxl's" in measured.protocols["background excess over sdxl"]["formula"]
@@ -60,7 +60,7 @@ def test_numbers_of_another_protocol_are_never_mixed_in(plan, store):
     key = plan.cells[2].key
     write_score(store.run, key, Fixed("background", "random (no weights staged)"), image_hashes(store.manifest(key)),
                 {"background": 0.99})
-    measured = read_measurements(plan, store)
+    measured = read_measurements(plan, store, ["background"])
     assert values(measured)[2] == ("unmasked", 0, None, "scored under another protocol")
     assert measured.protocols["background"]["weights"] == "ab" * 32
 
@@ -68,7 +68,7 @@ def test_numbers_of_another_protocol_are_never_mixed_in(plan, store):
 def test_numbers_of_other_images_do_not_count(plan, store):
     write_score(store.run, plan.cells[0].key, Fixed("background"), {"0.png": "other", "1.png": "other"},
                 {"background": 0.99})
-    assert values(read_measurements(plan, store))[0][3] == "images changed since they were scored"
+    assert values(read_measurements(plan, store, ["background"]))[0][3] == "images changed since they were scored"
 
 
 def test_a_scorer_that_was_never_run_leaves_all_its_cells_missing(plan, store):
@@ -76,9 +76,10 @@ def test_a_scorer_that_was_never_run_leaves_all_its_cells_missing(plan, store):
     assert [cause for *_, cause in found] == ["not scored"] * 3 + ["out of memory"]
 
 
-def test_the_scorers_of_a_run_are_found_by_their_folders(plan, store):
-    write_score(store.run, plan.cells[0].key, Fixed("dreamsim:dino_vitb16+flat"), {}, {"dreamsim": 0.1})
-    assert scored_with(store) == ["background", "dreamsim:dino_vitb16+flat"]
+def test_a_unit_that_gives_no_basis_for_a_number_says_so(plan, store):
+    key = plan.cells[0].key
+    write_score(store.run, key, Fixed("background"), image_hashes(store.manifest(key)), {})
+    assert values(read_measurements(plan, store, ["background"]))[0][3] == "a single image, or no usable subject mask"
 
 
 def test_whether_higher_is_better_is_known_for_every_variant():

@@ -3,9 +3,8 @@
 import csv
 import io
 
-from svdstory.jobs.measurements import Measured
 from svdstory.jobs.statistics import Measurement, compare, summarise
-from svdstory.jobs.tables import escape, measurement_rows, run_tables, statistics_rows, to_csv, to_latex
+from svdstory.jobs.tables import escape, statistics_rows, to_csv, to_latex
 
 PROTOCOLS = {"clipscore": {"scorer": "clipscore", "embedder": "clip ViT-B-32-quickgelu", "weights": "ab12" * 16,
                            "library": "open_clip_torch 3.3.0", "preprocessing": "bicubic 224", "background": "whole"}}
@@ -37,11 +36,6 @@ def test_the_csv_reads_back_and_has_the_same_bytes_each_time():
     assert float(read[2]["difference"]) == 0.046667
 
 
-def test_a_missing_cell_is_a_row_with_its_cause():
-    text = to_csv(measurement_rows(measured(missing=True), PROTOCOLS))
-    assert ",,out of memory," in text
-
-
 def test_text_that_a_spreadsheet_would_run_is_made_harmless_and_negative_numbers_stay():
     assert to_csv([{"set": "=1+1", "difference": -0.5, "seed": -1}]) == "set,difference,seed\n'=1+1,-0.500000,-1\n"
 
@@ -63,14 +57,3 @@ def test_the_latex_caption_says_that_cells_are_missing_and_that_weights_are_rand
 
 def test_latex_special_characters_are_escaped():
     assert escape(r"a_b\c^{~}") == r"a\_b\textbackslash{}c\textasciicircum{}\{\textasciitilde{}\}"
-
-
-def test_a_runs_tables_are_one_csv_of_cells_one_of_statistics_and_latex_for_each_group():
-    tables = run_tables(Measured(measured(), PROTOCOLS), "sdxl")
-    assert list(tables) == ["measurements.csv", "statistics.csv", "statistics-all.tex", "statistics-good.tex"]
-    assert tables == run_tables(Measured(measured(), PROTOCOLS), "sdxl")
-
-
-def test_without_the_baseline_there_are_tables_but_no_comparisons():
-    text = run_tables(Measured(measured(), PROTOCOLS), "consistory")["statistics.csv"]
-    assert all(row["baseline"] == "" for row in csv.DictReader(io.StringIO(text)))
