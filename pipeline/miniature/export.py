@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -44,3 +45,19 @@ def _load_in_fp32_unless_told(config: Path) -> None:
     values = json.loads(config.read_text(encoding="utf-8"))
     values["dtype"] = "float32"
     config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def ship(out: Path, folder: Path) -> int:
+    """Publish a training's results as one folder: the pipeline, `judges` and the log. Returns its size in bytes.
+
+    Raises FileNotFoundError for a part that has not been trained yet.
+    """
+    for name in ("miniature/model_index.json", "judges/judge.safetensors", "judges/clip.safetensors", "training.log"):
+        if not (out / name).exists():
+            raise FileNotFoundError(f"{out / name}: not there yet, nothing is shipped. Train the missing part first.")
+    shutil.copytree(out / "miniature", folder, dirs_exist_ok=True)
+    shutil.copytree(out / "judges", folder / "judges", dirs_exist_ok=True)
+    shutil.copy(out / "training.log", folder / "training.log")
+    for file in folder.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -20,6 +20,7 @@ from torch import nn
 
 WIDTHS = (24, 48, 96)
 PATCHES = 8
+MOMENTS = 4
 
 
 class _Residual(nn.Module):
@@ -63,7 +64,7 @@ class Judge(nn.Module):
         self.mask = nn.Sequential(_Residual(first), nn.Conv2d(first, 4, 3, padding=1), nn.PixelShuffle(2))
         self.patch_scene = nn.Conv2d(third, len(SCENE_NAMES), 1)
         self.scene = nn.Linear(third, len(SCENE_NAMES))
-        subject = first + second + third
+        subject = first + second + third + MOMENTS
         self.attributes = nn.Sequential(nn.Linear(subject, 128), nn.SiLU(),
                                         nn.Linear(128, len(KINDS) + 2 + 2 + len(PATTERNS) + 1))
 
@@ -74,7 +75,8 @@ class Judge(nn.Module):
         coarse = self.coarse(middle)  # (B, 96, 8, 8)
         up = middle + F.interpolate(self.to_middle(coarse), scale_factor=2.0)
         mask = self.mask(fine + F.interpolate(self.to_fine(up), scale_factor=2.0))  # (B, 1, S, S)
-        subject = torch.cat([_pooled(level, mask) for level in (fine, middle, coarse)], dim=1)
+        pooled = [_pooled(level, mask) for level in (fine, middle, coarse)]
+        subject = torch.cat([*pooled, _moments(mask)], dim=1)
         kind, body, accent, pattern, shape = self.attributes(subject).split(
             [len(KINDS), 2, 2, len(PATTERNS), 1], dim=1)
         return Findings(kind, self.scene(coarse.mean(dim=(2, 3))), self.patch_scene(coarse), body, accent, pattern,
@@ -85,6 +87,24 @@ def _pooled(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Features (B, C, h, w) averaged over the subject: mask logits (B, 1, S, S) -> (B, C)."""
     weight = F.adaptive_avg_pool2d(mask.detach().sigmoid(), features.shape[-1]) + 1e-3
     return (features * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
+
+
+def _moments(mask: torch.Tensor) -> torch.Tensor:
+    """What the subject's outline measures, which pooling forgets: mask logits (B, 1, S, S) -> (B, 4).
+
+    Root of the area, deviation along x and along y, and how much heavier the lower half is (third moment); each
+    brought to about -1..1.
+    """
+    weight = mask.detach()[:, 0].sigmoid() + 1e-6
+    weight = weight / weight.sum(dim=(1, 2), keepdim=True)
+    along = torch.linspace(-0.5, 0.5, mask.shape[-1], device=mask.device)
+    columns, rows = weight.sum(dim=1), weight.sum(dim=2)  # (B, S) each
+    x = along - (columns * along).sum(dim=1, keepdim=True)
+    y = along - (rows * along).sum(dim=1, keepdim=True)
+    wide, high = (columns * x.square()).sum(dim=1).sqrt(), (rows * y.square()).sum(dim=1).sqrt()
+    lean = (rows * y**3).sum(dim=1) / high**3
+    area = mask.detach().sigmoid().mean(dim=(1, 2, 3)).sqrt()
+    return torch.stack([8 * (area - 0.45), 10 * (wide - 0.16), 10 * (high - 0.13), lean], dim=1)
 
 
 def load_judge(folder: Path, device: str | torch.device = "cpu") -> Judge:

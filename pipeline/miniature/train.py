@@ -18,7 +18,7 @@ import torch
 from .autoencoder import train_decoder, train_vae
 from .clip import train_clip
 from .diffusion import DiffusionTraining, averaged_denoiser
-from .export import export, miniature
+from .export import export, miniature, ship
 from .judge_training import train_judge
 from .progress import Log
 from .sheets import grid, sample_pictures, save_png, sheet_prompts, world_sheet
@@ -94,9 +94,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads, each with its part of the batch (default all cores)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to train (default all)")
     parser.add_argument("--fresh", action="store_true", help="refuse to go on with a training that is there already")
+    parser.add_argument("--ship", type=Path, help="at the end, publish pipeline, judges and log in this folder")
     given = parser.parse_args()
     train(given.out, given.minutes, not given.fresh, given.device, given.batch, given.workers, given.threads,
           tuple(given.parts))
+    if given.ship:
+        print(f"{given.ship}: {ship(given.out, given.ship) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,103 @@
+"""How good a trained miniature is, by the judges: its kinds, scenes and colours, and that its identities differ.
+
+    python -m svdstory.pipeline.miniature.evaluation pipeline/miniature/weights --out results/reference/world
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionXLPipeline
+from svdstory.pipeline.world import KINDS, SCENE_NAMES, SETTINGS, STYLES, View, caption, draw_view
+from svdstory.pipeline.world.truth import Reading, hue_angle, identity_distance
+
+from .clip import load_clip
+from .judges import load_judge, read_pictures
+from .sheets import grid, sample_pictures, save_png, world_sheet
+
+SETS, SET_SIZE = 12, 4  # of the sets that identities are compared in
+
+
+def evaluation_views(count: int) -> list[View]:
+    """Views whose captions are sampled: kinds and scenes in turn, the rest at random."""
+    return [
+        draw_view(np.random.default_rng((21, number)), kind=KINDS[number % len(KINDS)],
+                  scene=SCENE_NAMES[number // len(KINDS) % len(SCENE_NAMES)])
+        for number in range(count)
+    ]
+
+
+def agreement(views: list[View], readings: list[Reading]) -> dict[str, float]:
+    """Shares of pictures whose kind, scene and, where the caption names it, colour (within 30°) are right."""
+    pairs = list(zip(views, readings))
+    named = [hue_angle(reading.body_hue, view.identity.body_hue) < 30 for view, reading in pairs if view.colour_named]
+    result = {
+        "kind": float(np.mean([KINDS[reading.kind.argmax()] == view.kind for view, reading in pairs])),
+        "scene": float(np.mean([SCENE_NAMES[reading.scene.argmax()] == view.scene for view, reading in pairs])),
+        "named colour": float(np.mean(named)) if named else float("nan"),
+    }
+    for kind in KINDS:
+        own = [reading for view, reading in pairs if view.kind == kind]
+        result[f"kind, {kind}"] = float(np.mean([KINDS[reading.kind.argmax()] == kind for reading in own]))
+    return result
+
+
+def set_prompts() -> list[str]:
+    """SETS sets of SET_SIZE prompts: one kind and style a set, a scene a picture."""
+    return [
+        f"{STYLES[0]} a {KINDS[number % len(KINDS)]} {SETTINGS[SCENE_NAMES[(number + turn) % len(SCENE_NAMES)]]}"
+        for number in range(SETS) for turn in range(SET_SIZE)
+    ]
+
+
+def evaluate(weights: Path, count: int, steps: int = 20, out: Path | None = None) -> dict[str, float]:
+    """Sample `count` captions and the sets from `weights`, judge them, and write sheets and numbers to `out`.
+
+    Returns shares in 0..1; `plain identity distance`: of plain sampling within sets, 1 for independent draws;
+    `clip score`: mean cosine of picture and prompt; `seconds a picture`: at `steps` steps, guidance 4.
+    """
+    pipeline = StableDiffusionXLPipeline.from_pretrained(weights)
+    judge, clip = load_judge(weights / "judges"), load_clip(weights / "judges")
+    views, started = evaluation_views(count), time.monotonic()
+    captions = [caption(view) for view in views]
+    pictures = sample_pictures(pipeline, captions, first_seed=50_000, steps=steps)
+    seconds = (time.monotonic() - started) / count
+    sets = sample_pictures(pipeline, set_prompts(), first_seed=90_000, steps=steps)
+    readings = read_pictures(judge, sets)
+    result = {
+        "pictures": count,
+        **agreement(views, read_pictures(judge, pictures)),
+        "plain identity distance": float(np.mean([identity_distance(readings[start:start + SET_SIZE])
+                                                  for start in range(0, len(readings), SET_SIZE)])),
+        "clip score": float(clip.score(pictures, captions).mean()),
+        "seconds a picture": seconds,
+    }
+    if out:
+        save_png(world_sheet(), out / "world.png")
+        save_png(grid(pictures[:72], columns=12), out / "samples.png")
+        save_png(grid(sets, columns=2 * SET_SIZE), out / "plain-sets.png")
+        (out / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m svdstory.pipeline.miniature.evaluation", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, help="an exported miniature with its judges")
+    parser.add_argument("--count", type=int, default=500, help="pictures to sample and judge (default 500)")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps (default 20)")
+    parser.add_argument("--out", type=Path, help="folder for sheets and evaluation.json")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    for name, value in evaluate(given.weights, given.count, given.steps, given.out).items():
+        print(f"{name:28} {value:.3f}")
+
+
+if __name__ == "__main__":
+    main()
