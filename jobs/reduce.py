@@ -49,7 +49,9 @@ class ReduceResult:
     def summary(self) -> str:
         """A few lines for a terminal."""
         files = f"{len(self.made)} files made, {len(self.kept)} unchanged"
-        figures = [f"no figure {name}: {why}" for name, why in self.not_drawn.items()]
+        reasons = dict.fromkeys(self.not_drawn.values())
+        figures = [f"not drawn: {', '.join(n for n, w in self.not_drawn.items() if w == why)} ({why})"
+                   for why in reasons]
         return "\n".join([f"{self.report / 'index.html'}: {files}", count_text(self.counts), *figures, *self.notes])
 
 

@@ -2,7 +2,7 @@
 
 from .findings import Findings, better
 from .labels import method_label, metric_label
-from .places import Study
+from .places import Study, is_random
 from .report_tables import groups_of
 
 ALPHA = 0.05
@@ -12,7 +12,8 @@ def verdicts(study: Study, findings: Findings) -> list[str]:
     """For each group of sets the most consistent method against the baseline; what alignment and leakage paid."""
     if not findings.axes:
         return ["Nothing is scored yet: svdstory score RUN, then reduce again."]
-    found = []
+    random = [metric_label(m) for m in findings.axes.values() if is_random(study.measured.protocols.get(m, {}))]
+    found = [f"Random weights: {', '.join(random)}. What is said of it here means nothing."] if random else []
     if "consistency" in findings.axes:
         groups = [g for g in groups_of(study) if g != "all"] or ["all"]
         found += [text for group in groups if (text := most_consistent(study, findings, group))]
@@ -27,8 +28,7 @@ def most_consistent(study: Study, findings: Findings, group: str) -> str:
     if baseline not in means or len(means) < 2:
         return ""
     best = max(means, key=means.get)
-    where = f"On the {group} sets" if group in ("good", "bad") else "Over all sets" if group == "all" \
-        else f"On the {group} sets"
+    where = "Over all sets" if group == "all" else f"On the {group} sets"
     name = method_label(baseline)
     if best == baseline:
         return f"{where} nothing is more consistent than {name}{_told(findings, metric, baseline, group)}."
@@ -71,7 +71,7 @@ def _difference(versus) -> str:
     d = versus.difference
     bounds = "" if d.low is None else f" [{d.low:+.3f}, {d.high:+.3f}]"
     p = "" if versus.p_holm is None else f", Holm p = {versus.p_holm:.2g}"
-    return f"{d.mean:+.3f}{bounds}{p}, n = {versus.sets}"
+    return f"{d.mean:+.3f}{bounds}{p}, n = {versus.sets}".replace("-", "−")
 
 
 def _sets(n: int) -> str:
