@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from open_clip.tokenizer import SimpleTokenizer
 from svdstory.pipeline.world import all_captions
@@ -58,14 +59,14 @@ def _merges_of(symbols: tuple[str, ...], ranks: dict[tuple[str, str], int]) -> s
 
 
 def build_tokenizer(pad_token: str = END) -> CLIPTokenizer:
-    """The miniature's tokenizer; SDXL's second one pads with "!"."""
-    vocabulary, merges = cut_vocabulary(words_of(all_captions()))
-    pairs = [tuple(merge.split(" ")) for merge in merges]
-    return CLIPTokenizer(vocab=vocabulary, merges=pairs, pad_token=pad_token, model_max_length=PROMPT_LENGTH)
+    """The miniature's tokenizer; SDXL's second one pads with "!". Built from files, as every transformers can."""
+    with TemporaryDirectory() as folder:
+        write_plain_vocabulary(Path(folder))
+        return CLIPTokenizer.from_pretrained(folder, pad_token=pad_token, model_max_length=PROMPT_LENGTH)
 
 
 def write_plain_vocabulary(folder: Path) -> None:
-    """vocab.json and merges.txt beside tokenizer.json, for releases of transformers that read only those."""
+    """vocab.json and merges.txt, which every release of transformers reads, newer ones beside their tokenizer.json."""
     vocabulary, merges = cut_vocabulary(words_of(all_captions()))
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
