@@ -132,8 +132,8 @@ def write_report(timings: list[Timing], folder: Path, command: str) -> None:
              "the cache, scores made again. again: nothing to do. load: the machine's load average at the start: over "
              "the number of cores, others slowed down every wall time here. 1,000 images: from the processor time, as "
              "if alone with that many threads.", "",
-             "| scorer | images | pixels | device, threads | load | first s | CPU s | 1,000 images | cached s | again s "
-             "| peak MiB | weights |", "|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|---|"]
+             "| scorer | images | pixels | device, threads | load | first s | CPU s | 1,000 images | cached s "
+             "| again s | peak MiB | weights |", "|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|---|"]
     for t in (Timing(**t) for t in content["timings"]):
         cells = (t.scorer, t.images, f"{t.size}²", f"{t.device}, {t.threads}", f"{t.load:.1f}", f"{t.first_s:.1f}",
                  f"{t.first_cpu_s:.1f}", t.for_1000_images(), f"{t.cached_s:.1f}", f"{t.again_s:.1f}",

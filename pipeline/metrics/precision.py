@@ -1,4 +1,4 @@
-"""Numbers that don't depend on the card: float32 all through, where Ampere and later would round convolutions to TF32."""
+"""Numbers that do not depend on the card: float32, where newer ones would round convolutions to TF32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -11,6 +11,7 @@ from safetensors.numpy import save
 
 from svdstory.jobs.store import Attempt, Store
 from svdstory.pipeline.metrics.cache import EmbeddingCache
+from svdstory.pipeline.metrics.precision import full_precision
 from svdstory.pipeline.metrics.registry import load_scorer
 from svdstory.pipeline.metrics.stage import load_unit, read_score, score_path, score_units
 
@@ -139,3 +140,10 @@ def test_scoring_leaves_the_global_generator_alone(store):
     torch.manual_seed(5)
     score_units(store, KEYS, load_scorer("background:tiny"))
     assert torch.rand(1) == expected
+
+
+def test_networks_run_without_tf32_and_the_setting_is_put_back():
+    before = torch.backends.cudnn.allow_tf32
+    with full_precision():
+        assert not torch.backends.cudnn.allow_tf32 and torch.is_inference_mode_enabled()
+    assert torch.backends.cudnn.allow_tf32 == before and not torch.is_inference_mode_enabled()
