@@ -10,11 +10,11 @@ from .places import Study
 from .statistics import Comparison, Interval, Summary, compare, summarise
 
 BASELINES = ("consistory", "sdxl")        # the first of them that is planned; otherwise the plan's first method
-AXES = {   # what is asked -> the metrics that answer it, best first; a backbone's name may follow after a colon
-    "consistency": ("dreamsim_subject", "dreamsim", "clip_i_subject", "clip_i"),
-    "alignment": ("clipscore",),
-    "leakage": ("background excess",),
-    "layout": ("layout_subject relative", "layout relative"),
+AXES = {   # what is asked -> the metrics that answer it, best first (the miniature's ground truth before any other)
+    "consistency": ("identity_distance", "dreamsim_subject", "dreamsim", "clip_i_subject", "clip_i"),
+    "alignment": ("scene_accuracy", "clipscore"),
+    "leakage": ("scene_leakage excess", "world_background excess", "background excess"),
+    "layout": ("world_layout relative", "layout_subject relative", "layout relative"),
 }
 
 

@@ -96,7 +96,11 @@ def metric_label(metric: str) -> str:
     name, plus, fill = name.partition("+")
     name, _, backbone = name.partition(":")
     titles = {"clipscore": "CLIPScore", "clip_i": "CLIP-I", "dreamsim": "DreamSim distance",
-              "background": "Background similarity", "layout": "Layout displacement"}
+              "background": "Background similarity", "layout": "Layout displacement",
+              "identity_distance": "Identity distance", "body_hue_distance": "Body hue distance",
+              "kind_accuracy": "Kind accuracy", "scene_accuracy": "Scene accuracy", "scene_leakage": "Scene leakage",
+              "world_background": "Background similarity", "world_layout": "Layout difference",
+              "world_pose": "Pose difference"}
     stem = name.removesuffix("_subject")
     label = titles.get(stem, stem) + (" (subject)" if name.endswith("_subject") else "")
     return ", ".join(part for part in (label, rest, backbone, fill) if part)

@@ -111,7 +111,7 @@ def draw_winners(material: Material):
                   f"{sum(won[method, s] == 'improved' for s in names)} ○" if total else "", va="center", fontsize=7,
                   color=INK)
     axes.set(xlim=(-0.6, len(names) + 0.6), ylim=(len(methods) - 0.4, -0.6))
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xticks(range(len(names)), [short(n) for n in names], rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(methods)), [material.label(m) for m in methods])
     axes.grid(color=LIGHT, lw=0.4)
     axes.set_axisbelow(True)
@@ -162,7 +162,7 @@ def draw_table(axes, shade: np.ndarray, numbers: np.ndarray | None, form: str, m
 
 
 def _name_axes(axes, material: Material, methods: list[str], names: list[str]) -> None:
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor",
+    axes.set_xticks(range(len(names)), [short(n) for n in names], rotation=45, ha="right", rotation_mode="anchor",
                     fontsize=min(7, 700 / max(len(names), 1)))
     axes.set_yticks(range(len(methods)), [material.label(m) for m in methods], fontsize=7)
     groups = [material.study.plan.sets[s].group for s in names]
@@ -173,6 +173,11 @@ def _name_axes(axes, material: Material, methods: list[str], names: list[str]) -
         axes.text((start + end - 1) / 2, -0.8, text, ha="center", va="bottom", fontsize=7.5, color=INK)
         if start:
             axes.axvline(start - 0.5, color="white", lw=2.5)
+
+
+def short(name: str) -> str:
+    """A set's name as a tick's label."""
+    return name if len(name) <= 26 else name[:25] + "…"
 
 
 def _number(value: float | None) -> float:
