@@ -1,4 +1,4 @@
-"""The commands for a cluster: submit, status, logs, retry, cancel, clean, prefetch, doctor."""
+"""The commands for a cluster: submit, work, status, logs, retry, cancel, clean, prefetch, doctor."""
 
 import json
 import time
@@ -22,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to svdstory's."""
-    for command in (submit, status, logs, retry, cancel, clean, prefetch, doctor):
+    for command in (submit, work, status, logs, retry, cancel, clean, prefetch, doctor):
         app.command()(command)
 
 
@@ -82,6 +82,27 @@ def _queue(folder: Path, profile, cause: str | None = None, per_task: int | None
                    f"profile or wait, then submit again: only what is missing is added. ({folder})", err=True)
         raise typer.Exit(1)
     typer.echo(f"svdstory status '{folder}' shows how it stands; the report is built when the tasks have ended.")
+
+
+def work(experiment: ExperimentName, model: Model = None, out: Out = None, sets: Names = None, methods: Names = None,
+         seeds: Numbers = None, steps: Steps = None, size: Size = None, dtype: Dtype = None,
+         lead: Annotated[float, typer.Option(help="Seconds between the warning signal and the end (--signal=USR2@...).")] = 120):
+    """Inside a job of plain sbatch: make the units, or this array element's share of them. See slurm/run.sbatch.
+
+    Example: sbatch --array=0-7 slurm/run.sbatch report
+    """
+    import os
+
+    from .run import prepare
+    from .task import work_share
+
+    plan, folder = planned(experiment, model, out, sets, methods, seeds, steps, size, dtype)
+    store = prepare(plan, folder)
+    first, share = (int(os.environ.get(f"SLURM_ARRAY_TASK_{word}", 0)) for word in ("MIN", "ID"))
+    shares = int(os.environ.get("SLURM_ARRAY_TASK_COUNT", 1))
+    outcome = work_share(folder, plan, store, share - first, shares, lead)
+    typer.echo(f"{len(outcome.made)} units made, {len(outcome.found)} were there, {len(outcome.failed)} failed")
+    raise typer.Exit(1 if outcome.failed or outcome.stopped else 0)
 
 
 def status(run: RunFolder, as_json: Json = False,

@@ -3,6 +3,9 @@
 USR2 comes before the time limit (`--signal=USR2@lead`) and at the start of a preemption's grace. TERM comes with scancel, at
 the limit itself, and where preemption has no warning. A job that Slurm is already ending is never requeued by us: that would
 bring back what a user has cancelled.
+
+An element of an array is called by `17_3`, never by SLURM_JOB_ID: one of them has the array's own number as its job id, and
+`scontrol requeue 17` would start all elements again.
 """
 
 import os
@@ -13,6 +16,7 @@ from collections.abc import Callable
 
 from svdstory.jobs import scheduler
 from svdstory.jobs.scheduler import SlurmError
+from svdstory.jobs.store import Attempt
 
 RESERVE_S = 5.0  # of the lead: for asking Slurm to requeue
 
@@ -64,7 +68,7 @@ class Stop:
         self._closing()
         if self.requeue:
             try:
-                scheduler.ask("scontrol", "requeue", os.environ["SLURM_JOB_ID"])
+                scheduler.ask("scontrol", "requeue", Attempt.here().job)
                 print("requeued: the next attempt goes on with the units that are left", flush=True)
             except SlurmError as error:
                 print(f"not requeued ({error}). `svdstory submit` adds what is left.", flush=True)
@@ -74,7 +78,7 @@ class Stop:
 def _still_ours() -> bool:
     """Whether Slurm goes on with this job: TERM was sent by somebody else than a scheduler that ends it."""
     try:
-        state = scheduler.ask("squeue", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%T").strip()
-    except (SlurmError, KeyError):
+        state = scheduler.ask("squeue", "-h", "-j", Attempt.here().job, "-o", "%T").strip()
+    except SlurmError:
         return False
     return state == "RUNNING"

@@ -3,13 +3,17 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from svdstory.jobs import attempts
 from svdstory.jobs.attempts import TaskAttempt
 from svdstory.jobs.ledger import Submission, write_whole
-from svdstory.jobs.plan import read_plan
+from svdstory.jobs.plan import Plan, read_plan
 from svdstory.jobs.stop import Stop
 from svdstory.jobs.store import Attempt, Store
+
+if TYPE_CHECKING:
+    from svdstory.pipeline.worker import Outcome
 
 EARLY_FAILURES = 3  # so many units failed and none made within so many seconds of the first: the node is bad
 EARLY_S = 60.0
@@ -105,10 +109,32 @@ def give_up(unit: str | None, minutes: int, store: Store, me: Attempt) -> None:
 def run_reduce(submission: str) -> None:
     """Score what is there and build its report, complete or not. Raises RuntimeError where cells are missing."""
     from svdstory.jobs.reduce import reduce
+    from svdstory.pipeline.metrics.stage import score_run
 
     place = Submission(Path(submission))
-    result = reduce(place.folder.parents[1], report=lambda text: print(text, flush=True))
+    run = place.folder.parents[1]
+    for scorer in read_plan(run / place.intent["plan"]).scorers:
+        print(f"scoring by {scorer}", flush=True)
+        score_run(run, scorer, device="cpu", allow_random=True)
+    result = reduce(run, report=lambda text: print(text, flush=True))
     print(result.summary, flush=True)
     write_whole(place.folder / "reduced.json", {"complete": result.complete, "at": time.time()})
     if not result.complete:
         raise RuntimeError(f"the report {result.report} has holes: {result.summary}")
+
+
+def work_share(run: Path, plan: Plan, store: Store, share: int, shares: int, lead_s: float) -> "Outcome":
+    """Share number `share` of `shares` of the plan's units, in a job of plain sbatch (slurm/run.sbatch).
+
+    On a warning signal the job is requeued, if this turn has finished a unit; `lead_s` is the signal's lead in seconds.
+    """
+    keys, progress = list(plan.units), Progress()
+    stop = Stop(lead_s, True, lambda: setattr(stop, "requeue", stop.requeue and progress.made > 0))
+    stop.listen()
+    from svdstory.pipeline.worker import work  # torch: seconds
+
+    mine = keys[share * len(keys) // shares : (share + 1) * len(keys) // shares]
+    outcome = work(plan, store, mine, report=progress.report, stop=lambda: stop() or progress.node_is_bad)
+    if stop():
+        stop.give_back()
+    return outcome

@@ -1,6 +1,8 @@
 """A small study on the test cluster: its files, its commands, and the controls of its tasks (light/sitecustomize.py)."""
 
 import json
+import os
+import re
 import shlex
 import subprocess
 import sys
@@ -37,7 +39,7 @@ class Study:
         for word in WORDS[: self.subjects]:
             self.write_prompts(word, ["in the snow", "at night"])
         self.write("study.yaml", {"sets": ["./prompts"], "methods": ["sdxl-no-freeu"], "model": "tiny", "steps": self.steps,
-                                  "size": [64, 64], "seeds": list(range(self.seeds)), "scorers": []})
+                                  "size": [64, 64], "seeds": list(range(self.seeds)), "scorers": ["clipscore:tiny"]})
         self.write_site()
 
     @property
@@ -52,6 +54,12 @@ class Study:
     def units(self) -> int:
         return self.subjects * self.seeds
 
+    @property
+    def light_environment(self) -> dict[str, str]:
+        """What makes any Python process of svdstory a light one."""
+        path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), str(LIGHT)) if part)
+        return {"PYTHONPATH": path, "SVDSTORY_LIGHT": str(self.control)}
+
     def write(self, name: str, content: dict) -> None:
         (self.folder / name).write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
 
@@ -62,7 +70,7 @@ class Study:
     def write_site(self, **changes) -> None:
         content = {"extends": "lab", "constraint": None, "memory_gb": 1.0, "reduce": {"minutes": 5, "cpus": 1, "memory_gb": 1.0},
                    **self.site, **changes}
-        if self.light:
+        if self.light:  # the frozen code stays first
             path = f'PYTHONPATH="$PYTHONPATH":{shlex.quote(str(LIGHT))}'
             content["python"] = f"env {path} SVDSTORY_LIGHT={shlex.quote(str(self.control))} {shlex.quote(sys.executable)}"
         self.write("site.yaml", content)
@@ -71,8 +79,9 @@ class Study:
 
     def svdstory(self, *words: str, status: int | None = 0) -> str:
         """Run the command and return what it prints. `status`: the exit status that is expected; None: any."""
-        done = subprocess.run(self.command(*words), cwd=self.folder, env=self.cluster.environment, capture_output=True,
-                              text=True, timeout=120)
+        environment = {**self.cluster.environment, "OMP_NUM_THREADS": "1"}  # as on the nodes
+        done = subprocess.run(self.command(*words), cwd=self.folder, env=environment, capture_output=True, text=True,
+                              timeout=300)
         printed = done.stdout + done.stderr
         assert status is None or done.returncode == status, f"exit status {done.returncode}: {printed}"
         return printed
@@ -124,6 +133,11 @@ class Study:
         until(f"the jobs of {self.run} to end; {self.queue()}", lambda: not self.queue(), seconds)
 
     def report(self) -> dict[str, bytes]:
-        """The final report, file by file."""
-        folder = self.run / "report"
-        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+        """The final report, file by file, without the seconds that each unit took."""
+        return report_of(self.run)
+
+
+def report_of(run: Path) -> dict[str, bytes]:
+    folder = run / "report"
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {name: re.sub(rb',[\d.]+,"cpu"\]', b',"cpu"]', content) for name, content in files.items()}

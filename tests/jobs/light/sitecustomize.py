@@ -1,6 +1,6 @@
 """A task without torch, for tests of scheduling: the real worker and the real store around pictures made in a moment.
 
-Only the model and the sampler are stood in for. What happens in a unit is told by a control folder:
+Only the model, the sampler and the scorers are stood in for. What happens in a unit is told by a control folder:
 
     step_s              seconds of one denoising step
     hold                while it is there, a unit waits between its steps
@@ -106,8 +106,20 @@ def fails(how: str | None) -> None:
             threading.Event().wait(0.02)
 
 
+class Measureless:
+    """A scorer without a network and without numbers."""
+
+    def __init__(self, name: str):
+        self.name, self.protocol = name, {"scorer": name}
+
+    def score_many(self, units: list) -> list[dict]:
+        return [{} for _ in units]
+
+
 if CONTROL:
-    stub("torch", OutOfMemoryError=OutOfMemoryError, Tensor=object, device=object, uint8=None)
+    stub("torch", OutOfMemoryError=OutOfMemoryError, Tensor=object, device=object, uint8=None,
+         cuda=types.SimpleNamespace(is_available=lambda: False))
     stub("safetensors.torch", save=save)
     stub("svdstory.pipeline.generation", Generated=object, NotFinite=NotFinite, generate=generate)
+    stub("svdstory.pipeline.metrics.registry", load_scorer=lambda name, *_, **__: Measureless(name))
     stub("svdstory.pipeline.models", Model=object, load_model=load_model)
