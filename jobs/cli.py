@@ -67,17 +67,19 @@ def run(experiment: ExperimentName = "demo", model: Model = None, out: Out = Non
     states = sample_all(plan, store, device=device, micro_batch=micro_batch, workers=workers)
     if len(states) < units:
         typer.echo(f"{units - len(states)} units were not made. Run the same command again to go on.", err=True)
-    finish(folder, plan.scorers, device)
+    finish(folder, plan, device)
 
 
-def finish(folder: Path, scorers: tuple[str, ...], device: str | None) -> None:
-    """Score and reduce a run; exit status 1 if anything that it asks for is missing."""
-    from svdstory.pipeline.metrics.stage import score_run
+def finish(folder: Path, plan, device: str | None) -> None:
+    """Score and reduce a run; exit status 1 if anything that it asks for is missing.
 
+    Without staged weights the scorers go on with random ones, and every table says so.
+    """
     from .reduce import reduce
+    from .score_cli import score_with_progress
 
-    for scorer in scorers:
-        score_run(folder, scorer, device=device or "cpu", allow_random=True)
+    for scorer in plan.scorers:
+        score_with_progress(folder, plan, scorer, device=device, allow_random=True)
     result = reduce(folder)
     typer.echo(result.summary)
     raise typer.Exit(0 if result.complete else 1)

@@ -38,11 +38,13 @@ def score(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.
     for name in names:  # unknown names and missing weights are errors before any work
         if staging.files_of(name) and not allow_random:
             staging.require(name, weights or staging.default_folder())
-    failed = sum(_score(run, plan, name, device, weights, batch, allow_random) for name in names)
+    failed = sum(score_with_progress(run, plan, name, device=device, weights=weights, batch=batch,
+                                     allow_random=allow_random) for name in names)
     raise typer.Exit(1 if failed else 0)
 
 
-def _score(run: Path, plan, name: str, device: str | None, weights: Path | None, batch: int, allow_random: bool) -> int:
+def score_with_progress(run: Path, plan, name: str, *, device: str | None = None, weights: Path | None = None,
+                        batch: int = 64, allow_random: bool = False) -> int:
     """Score with one scorer, with progress. Returns the number of units that could not be scored."""
     import time
 
