@@ -90,17 +90,38 @@ def per_cent(share: str | float) -> str:
         return str(share)
 
 
-def metric_label(metric: str) -> str:
-    """`dreamsim_subject:dino_vitb16` -> `DreamSim (subject), dino_vitb16`"""
+METRICS = {
+    "clipscore": ("CLIPScore", "CLIPScore"),
+    "clip_i": ("CLIP-I", "CLIP-I"),
+    "dreamsim": ("DreamSim distance", "расстояние DreamSim"),
+    "background": ("background similarity", "сходство фонов"),
+    "layout": ("layout displacement", "смещение композиции"),
+    "identity_distance": ("identity distance", "расстояние между объектами"),
+    "body_hue_distance": ("body hue distance", "разница цвета объекта"),
+    "kind_accuracy": ("kind accuracy", "точность вида объекта"),
+    "scene_accuracy": ("scene accuracy", "точность сцены"),
+    "scene_leakage": ("scene leakage", "утечка сцены"),
+    "world_background": ("background similarity", "сходство фонов"),
+    "world_layout": ("layout difference", "различие композиций"),
+    "world_pose": ("pose difference", "различие поз"),
+    "subject": ("subject", "объект"),
+    "excess over": ("minus {0}'s", "минус {0}"),
+    "relative to": ("over {0}'s", "к {0}"),
+}
+
+
+def metric_label(metric: str, lang: str = "en") -> str:
+    """`dreamsim_subject:dino_vitb16` -> `DreamSim distance (subject), dino_vitb16`"""
+    language = LANGUAGES.index(lang)
     name, _, rest = metric.partition(" ")
-    name, plus, fill = name.partition("+")
+    name, _, fill = name.partition("+")
     name, _, backbone = name.partition(":")
-    titles = {"clipscore": "CLIPScore", "clip_i": "CLIP-I", "dreamsim": "DreamSim distance",
-              "background": "Background similarity", "layout": "Layout displacement",
-              "identity_distance": "Identity distance", "body_hue_distance": "Body hue distance",
-              "kind_accuracy": "Kind accuracy", "scene_accuracy": "Scene accuracy", "scene_leakage": "Scene leakage",
-              "world_background": "Background similarity", "world_layout": "Layout difference",
-              "world_pose": "Pose difference"}
     stem = name.removesuffix("_subject")
-    label = titles.get(stem, stem) + (" (subject)" if name.endswith("_subject") else "")
-    return ", ".join(part for part in (label, rest, backbone, fill) if part)
+    label = METRICS[stem][language] if stem in METRICS else stem
+    label = label[:1].upper() + label[1:]
+    if stem != name:
+        label += f" ({METRICS['subject'][language]})"
+    how, _, reference = rest.rpartition(" ")
+    if how:
+        label += " " + METRICS[how][language].format(method_label(reference, lang))
+    return ", ".join(part for part in (label, backbone, fill) if part)

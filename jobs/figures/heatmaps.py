@@ -3,7 +3,6 @@
 import numpy as np
 
 from ..findings import better
-from ..labels import metric_label
 from .material import Material
 from .style import GREY, INK, LIGHT, SEQUENCE, WIDTH, colour, plt, say
 
@@ -31,7 +30,7 @@ def draw_kv_grid(material: Material):
         panel.set_xticks(range(len(vs)), [f"{v * 100:g} %" for v in vs])
         panel.set_yticks(range(len(ks)), [f"{k * 100:g} %" for k in ks])
         panel.set_xlabel(material.word("share of V"))
-        panel.set_title(f"{material.word(axis)}\n{metric_label(metric)} {'↑' if sign > 0 else '↓'}", fontsize=7.5)
+        panel.set_title(f"{material.word(axis)}\n{material.metric(metric)} {'↑' if sign > 0 else '↓'}", fontsize=7.5)
     panels[0][0].set_ylabel(material.word("share of K"))
     say(figure, material, *(axes_there[a] for a in wanted))
     return figure
@@ -67,7 +66,7 @@ def draw_sets(material: Material):
     bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, aspect=30)
     bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.2f}" if sign < 0 else f"{value:.2f}")
-    bar.set_label(f"{metric_label(metric)} ({'↓' if sign < 0 else '↑'} {material.word('better')})", fontsize=7)
+    bar.set_label(f"{material.metric(metric)} ({'↓' if sign < 0 else '↑'} {material.word('better')})", fontsize=7)
     say(figure, material, metric)
     return figure
 
@@ -96,8 +95,8 @@ def draw_winners(material: Material):
     methods = sorted((m for m in material.study.plan.methods if m != baseline),
                      key=lambda m: (-sum(won[m, s] == "repaired" for s in names),
                                     -sum(won[m, s] == "improved" for s in names)))
-    figure, axes = plt.subplots(figsize=(max(WIDTH * 0.7, 2.2 + 0.3 * len(names)), 1.2 + 0.18 * len(methods)),
-                                layout="constrained")
+    figure = plt.figure(figsize=(0.9 + 0.28 * len(names), 0.175 * len(methods)))
+    axes = figure.add_axes((0, 0, 1, 1))          # labels stand outside; the file is cut to what is drawn
     for r, method in enumerate(methods):
         for c, name in enumerate(names):
             state = won[method, name]
@@ -120,8 +119,9 @@ def draw_winners(material: Material):
     for state, fill in (("repaired", INK), ("improved", "none")):
         axes.plot([], [], "o", color=INK, mfc=fill, ms=5, label=material.word(state, material.label(baseline)))
     axes.plot([], [], ls="none", marker="$?$", color=GREY, ms=5, label=material.word("missing"))
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=1, title=metric_label(metric), title_fontsize=7, alignment="left")
-    say(figure, material, metric)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), bbox_transform=axes.transAxes, borderaxespad=0.8,
+                title=material.metric(metric), title_fontsize=7, alignment="left")
+    say(figure, material, metric, above=0.95)
     return figure
 
 

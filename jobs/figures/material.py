@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..findings import Findings
-from ..labels import method_label, word
+from ..labels import method_label, metric_label, word
 from ..places import Place, Study
 from ..thumbnails import read_pack
 
@@ -25,6 +25,9 @@ class Material:
 
     def label(self, method: str) -> str:
         return method_label(method, self.lang)
+
+    def metric(self, metric: str) -> str:
+        return metric_label(metric, self.lang)
 
     def groups(self, group: str) -> list[str]:
         """The sets of a group, in the plan's order."""

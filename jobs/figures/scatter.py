@@ -2,9 +2,9 @@
 
 import numpy as np
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 
 from ..findings import better
-from ..labels import metric_label
 from .material import Material
 from .style import GREY, INK, LIGHT, WIDTH, colour, plt, say
 
@@ -67,8 +67,8 @@ def _arms(interval) -> list | None:
 
 def _direct(axes, material: Material, x_metric: str, y_metric: str) -> None:
     """Axis labels, and the axes turned so that better is right and up."""
-    axes.set_xlabel(f"{material.word('alignment')}: {metric_label(x_metric)}  →  {material.word('better')}")
-    axes.set_ylabel(f"{material.word('consistency')}: {metric_label(y_metric)}  →  {material.word('better')}")
+    axes.set_xlabel(f"{material.word('alignment')}: {material.metric(x_metric)}  →  {material.word('better')}")
+    axes.set_ylabel(f"{material.word('consistency')}: {material.metric(y_metric)}  →  {material.word('better')}")
     if better(x_metric) < 0:
         axes.invert_xaxis()
     if better(y_metric) < 0:
@@ -85,7 +85,7 @@ def _name_points(figure, axes, names: dict[str, tuple[float, float, str]], obsta
     renderer = figure.canvas.get_renderer()
     for method, (x, y, label) in names.items():
         best = None
-        for radius in (7, 12, 18, 26, 36, 48):
+        for radius in (7, 12, 18, 26, 36, 48, 62, 78):
             for angle in (0, 180, 90, 270, 45, 135, 225, 315, 20, 160, 200, 340):
                 dx, dy = radius * np.cos(np.radians(angle)), radius * np.sin(np.radians(angle))
                 text = axes.annotate(label, (x, y), (dx, dy), textcoords="offset points", fontsize=6.5,
@@ -93,7 +93,8 @@ def _name_points(figure, axes, names: dict[str, tuple[float, float, str]], obsta
                                      ha="left" if dx > 1 else "right" if dx < -1 else "center",
                                      arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY, "shrinkA": 0,
                                                  "shrinkB": 3} if radius > 12 else None)
-                box = text.get_window_extent(renderer).extents
+                text.update_positions(renderer)
+                box = Text.get_window_extent(text, renderer).extents       # without its arrow
                 free = not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
                 if free and box[0] >= inside.x0 and box[2] <= inside.x1 + 20 and box[3] <= inside.y1 + 10:
                     best = box
@@ -142,7 +143,7 @@ def draw_leakage(material: Material):
                           annotation_clip=False)
     axes.axhline(0, color=GREY, lw=0.6)
     axes.set(xscale="log", xlabel=material.word("share"))
-    axes.set_ylabel(material.word("excess") + f"\n({metric_label(metric)})", fontsize=7)
+    axes.set_ylabel(material.word("excess") + f"\n({material.metric(metric)})", fontsize=7)
     axes.set_xticks(x, [f"{share * 100:g} %" for share in x])
     axes.minorticks_off()
     _tell_n(axes, material, (metric,))

@@ -6,11 +6,13 @@ They are drawn from RUN/spectra/<key>.safetensors, which `svdstory spectra RUN` 
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from .material import Material
 from .style import GREY, LIGHT, WIDTH, plt, say
 
 FIRST = 50
+FLOOR = 1e-5         # of the largest singular value
 STEP_COLOURS = ("#e3b7a0", "#d98a66", "#c4512d", "#8f3a2b", "#43182a")
 
 
@@ -36,31 +38,38 @@ why_not_reweighting = why_not_spectra
 
 
 def draw_spectra(material: Material):
-    """Rows: K and V, whole and the first 50. Columns: layers. One line for each iteration."""
+    """Rows: K and V, whole and the first 50 (where there are more). Columns: layers. One line for each iteration."""
     spectra = read_spectra(material.study.run)
-    layers, steps = sorted({layer for _, layer, _ in spectra}), sorted({step for *_, step in spectra})
-    figure, panels = plt.subplots(4, len(layers), figsize=(WIDTH, 6.4), layout="constrained", squeeze=False,
-                                  sharex="row")
-    for c, layer in enumerate(layers):
-        for r, (matrix, part) in enumerate([(m, p) for m in "kv" for p in ("all values", "first 50")]):
-            axes = panels[r][c]
-            for step, shade in zip(steps, STEP_COLOURS):
-                values = spectra.get((matrix, layer, step))
-                if values is not None:
-                    values = values[:FIRST] if part == "first 50" else values
-                    axes.plot(np.arange(1, len(values) + 1), np.maximum(values, 1e-6), color=shade, lw=1.0,
-                              label=f"{material.word('iteration')} {step}")
-            axes.set_yscale("log")
-            axes.grid(color=LIGHT, lw=0.4)
-            if c == 0:
-                axes.set_ylabel(f"{matrix.upper()}\n{material.word(part)}")
-            if r == 0:
-                axes.set_title(f"{material.word('layer')} {layer}")
-            if r == 3:
-                axes.set_xlabel(material.word("index"))
+    layers = sorted({layer for _, layer, _ in spectra})
+    parts = ("all values", "first 50") if max(map(len, spectra.values())) > FIRST else ("all values",)
+    rows = [(matrix, part) for matrix in "kv" for part in parts]
+    figure, panels = plt.subplots(len(rows), len(layers), figsize=(WIDTH, 0.4 + 1.5 * len(rows)), layout="constrained",
+                                  squeeze=False)
+    for (r, c), axes in np.ndenumerate(panels):
+        (matrix, part), layer = rows[r], layers[c]
+        _draw_steps(axes, {step: values for (m, at, step), values in spectra.items() if (m, at) == (matrix, layer)},
+                    part, material)
+        if c == 0:
+            axes.set_ylabel(f"{matrix.upper()}\n{material.word(part)}", fontsize=7)
+        if r == 0:
+            axes.set_title(f"{material.word('layer')} {layer}")
+        if r == len(rows) - 1:
+            axes.set_xlabel(material.word("index"), fontsize=7)
     panels[0][-1].legend(loc="upper right", handlelength=1.2)
     say(figure, material)
     return figure
+
+
+def _draw_steps(axes, by_step: dict[int, np.ndarray], part: str, material: Material) -> None:
+    """Values below the rounding of the largest are not drawn: they are zero."""
+    largest = max(float(values[0]) for values in by_step.values())
+    for (step, values), shade in zip(sorted(by_step.items()), STEP_COLOURS):
+        values = values[:FIRST] if part == "first 50" else values
+        axes.plot(np.arange(1, len(values) + 1), np.where(values > largest * FLOOR, values, np.nan), color=shade, lw=1.0,
+                  label=f"{material.word('iteration')} {step}")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.grid(color=LIGHT, lw=0.4)
 
 
 def draw_reweighting(material: Material):
@@ -85,6 +94,7 @@ def draw_reweighting(material: Material):
             axes.plot(np.arange(1, len(values) + 1), np.where(values > 0, values, np.nan), color=shade, ls=dash, lw=1.2,
                       label=material.word(name) if name == "as is" else name)
         axes.set(yscale="log", xlabel=material.word("index"), title=material.word(part))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(color=LIGHT, lw=0.4)
     panels[0].set_ylabel(f"{material.word('value')}, K\n({material.word('layer')} {layer}, "
                          f"{material.word('iteration')} {step})")

@@ -29,8 +29,8 @@ def colour(method: str) -> str:
     return FAMILIES.get(method.split("-")[0], OTHER)
 
 
-def say(figure, material: Material, *metrics: str) -> None:
-    """What must be known before believing the figure, above it."""
+def say(figure, material: Material, *metrics: str, above: float = 0.08) -> None:
+    """What must be known before believing the figure, so many inches above it."""
     notes = []
     if material.study.plan.model.note:
         notes.append(f"{material.study.plan.model.name}: {material.word('noise')}"
@@ -38,7 +38,7 @@ def say(figure, material: Material, *metrics: str) -> None:
     if metrics and material.random(*metrics):
         notes.append(material.word("random"))
     if notes:
-        figure.text(0.0, 1.02, "\n".join(notes), color=NOTE, va="bottom", ha="left", fontsize=8,
+        figure.text(0.0, 1 + above / figure.get_figheight(), "\n".join(notes), color=NOTE, va="bottom", ha="left", fontsize=8,
                     bbox={"facecolor": NOTE_GROUND, "edgecolor": "none", "pad": 4})
 
 
