@@ -13,7 +13,7 @@ from .spectral import gains, ranks, reweighting, truncates
 from .spectral_subspace import Leading, Wanted, find, truncation_errors
 from .spectral_tail import Recurrence, recurrence, reweighted
 
-MARGIN = 0.8    # leading vectors are taken out from this share of the recurrence's edge on
+MARGIN = 0.9    # leading vectors are taken out from this share of the recurrence's edge on
 
 
 def truncate(a: Tensor, spec: SpectralFilter, start: Tensor, tolerance: float) -> tuple[Tensor, Wanted, Tensor] | None:

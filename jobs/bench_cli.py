@@ -1,0 +1,93 @@
+"""`svdstory bench ...`: speed and memory, as JSON and tables under results/benchmarks/."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+bench = typer.Typer(no_args_is_help=True, help="Measure the filter, the sampler, its memory and the orchestration.")
+
+Device = Annotated[Optional[str], typer.Option(help="cuda, cuda:1 or cpu. Default: a GPU if there is one.")]
+Folder = Annotated[Path, typer.Option("--out", help="Where the JSON and the table go.")]
+RESULTS = Path("results/benchmarks")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `bench` to the command."""
+    app.add_typer(bench, name="bench")
+
+
+def _device(device: str | None) -> str:
+    import torch
+
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen == "cpu":
+        torch.set_num_threads(1)  # CPU time then means seconds, whatever else runs on the machine
+    return chosen
+
+
+@bench.command()
+def spectral(device: Device = None, out: Folder = RESULTS,
+             drift: Annotated[float, typer.Option(help="Change of a layer's K and V from step to step.")] = 0.1):
+    """The spectral filter against an SVD per image and anchor, on SDXL's shapes: time and error.
+
+    Example: svdstory bench spectral --device cuda
+    """
+    from svdstory.pipeline.bench.record import save
+    from svdstory.pipeline.bench.spectral import bench_spectral
+
+    chosen = _device(device)
+    rows = bench_spectral(chosen, drift)
+    save("spectral", rows, chosen, out, "Seconds per layer (8 anchor matrices of ours, 32 decompositions of the "
+         "published protocol) and step; the last rows are a whole step of SDXL at 1024 px, 5 images, 2 anchors. "
+         "On a CPU: CPU time of one thread.")
+
+
+@bench.command()
+def step(device: Device = None, out: Folder = RESULTS,
+         methods: Annotated[Optional[str], typer.Option(help="Names, separated by commas; the first is the measure.")] = None,
+         images: Annotated[int, typer.Option(min=3)] = 5,
+         size: Annotated[Optional[int], typer.Option(help="Pixels a side. Default: 1024 on a GPU, 256 on a CPU.")] = None,
+         micro_batch: Annotated[Optional[int], typer.Option(min=1)] = None,
+         exact: Annotated[bool, typer.Option(help="Filters take their exact path.")] = False):
+    """A denoising step of each method on a full-size SDXL UNet with random weights. Needs 6 GB (CPU: 11 GB).
+
+    Example: svdstory bench step --methods sdxl,consistory,svd-log
+    """
+    from svdstory.pipeline.bench.record import save
+    from svdstory.pipeline.bench.step import METHODS, bench_step
+
+    chosen = _device(device)
+    names = tuple(methods.split(",")) if methods else METHODS
+    rows = bench_step(chosen, names, images, size, exact, micro_batch)
+    save("step", rows, chosen, out, "Seconds of one denoising step of the whole set, random weights, guidance 5.")
+
+
+@bench.command()
+def memory(device: Device = None, out: Folder = RESULTS, size: Annotated[int, typer.Option()] = 1024):
+    """Peak memory of a set against images, anchors and micro-batch; without a GPU counted on the meta device.
+
+    Example: svdstory bench memory
+    """
+    from svdstory.pipeline.bench.memory import bench_memory
+    from svdstory.pipeline.bench.record import save
+
+    chosen = _device(device)
+    counted = "measured by CUDA's allocator" if chosen.startswith("cuda") else "counted on the meta device"
+    save("memory", bench_memory(chosen, size), chosen, out, f"Full-size SDXL at {size} px, float16, {counted}; without "
+         "VAE and text encoders, CUDA context and workspaces.")
+
+
+@bench.command()
+def orchestration(out: Folder = RESULTS,
+                  units: Annotated[str, typer.Option(help="Numbers of units, separated by commas.")] = "1000,10000",
+                  folder: Annotated[Optional[Path], typer.Option(help="On the file system to measure.")] = None):
+    """What plan, store and status cost per unit.
+
+    Example: svdstory bench orchestration --units 1000,10000,100000 --folder /lustre/me
+    """
+    from svdstory.pipeline.bench.orchestration import bench_orchestration
+    from svdstory.pipeline.bench.record import save
+
+    rows = bench_orchestration(tuple(int(n) for n in units.split(",")), folder)
+    save("orchestration", rows, "cpu", out, "One process, stand-ins of 2 kB for the three images of a unit.")

@@ -1,0 +1,85 @@
+"""A benchmark's record: rows, what they were measured on, a table for people."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+
+def environment(device: str) -> dict:
+    """Versions, device, load and git revision."""
+    return {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "device": device_name(device), "python": platform.python_version(),
+            **{name: _version(name) for name in ("svdstory", "torch", "diffusers")},
+            "threads": torch.get_num_threads(), "cores": os.cpu_count(), "load_average": os.getloadavg()[0],
+            "git": _revision()}
+
+
+def device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "cpu"
+
+
+def clock(device: str) -> float:
+    """Seconds now: of the device's finished work on a GPU; of this process's CPU time on a CPU.
+
+    CPU time does not count other processes on a shared machine; use one thread, so that it means seconds.
+    """
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
+def save(name: str, rows: list[dict], device: str, folder: Path, notes: str = "") -> Path:
+    """Write NAME-DEVICE.json and .md into the folder, print the table, return the JSON's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    env = environment(device)
+    path = folder / f"{name}-{device.split(':')[0]}.json"
+    path.write_text(json.dumps({"benchmark": name, "command": "svdstory " + " ".join(sys.argv[1:]), "environment": env,
+                                "notes": notes, "rows": rows}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = table(rows)
+    about = ", ".join(f"{k} {v}" for k, v in env.items())
+    path.with_suffix(".md").write_text(f"# bench {name}\n\n{notes}\n\n{text}\n\n{about}\n", encoding="utf-8")
+    print(text)
+    return path
+
+
+def table(rows: list[dict]) -> str:
+    """A Markdown table; the columns of the first row."""
+    if not rows:
+        return "(no rows)"
+    columns = list(rows[0])
+    cells = [columns] + [[_text(row.get(c, "")) for c in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def _text(value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _revision() -> str:
+    try:
+        return subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], check=True,
+                              capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "none"

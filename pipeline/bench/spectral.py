@@ -1,0 +1,115 @@
+"""`svdstory bench spectral`: the filter against the published protocol, on SDXL's shapes.
+
+Published protocol: for each image, each anchor other than it, each CFG half, K and V: torch.linalg.svd of the anchor's
+matrix, f, and the product back. 5 images and 2 anchors: 8 pairs, 32 decompositions a layer and step. Ours: the 8
+anchor matrices (2 anchors, 2 halves, K and V) once, in one call of the bank.
+
+Symbols: T tokens, C channels.
+"""
+
+import torch
+from torch import Tensor
+
+from ..methods import SpectralFilter
+from ..spectral import filter_matrices, gains, ranks
+from ..spectral_bank import SpectralBank
+from .record import clock
+
+SHAPES = {(1024, 1280): 30, (4096, 640): 6}   # tokens x channels -> up_blocks attn1 layers of SDXL at 1024 px
+MATRICES, PUBLISHED, STEPS = 8, 32, 49        # ours and theirs per layer and step; extended steps of a pass of 50
+FILTERS = {
+    "fraction 0.05": SpectralFilter(keep_fraction=0.05),
+    "energy 0.95": SpectralFilter(keep_energy=0.95),
+    "log + fraction 0.05": SpectralFilter(keep_fraction=0.05, reweight="log"),
+    "log": SpectralFilter(reweight="log"),
+    "log2": SpectralFilter(reweight="log2"),
+    "exp 0.01": SpectralFilter(reweight="exp", alpha=0.01),
+}
+
+
+def bench_spectral(device: str, drift: float = 0.1, warm: int = 2) -> list[dict]:
+    """Rows: filter × shape, seconds per layer and step of both, their ratio, errors against float64.
+
+    drift: relative Frobenius distance of a layer's matrices from those of the step before. Our seconds are those of a
+    whole pass, first step and all, divided by its steps.
+    """
+    rows = []
+    for shape in SHAPES:
+        steps = drifting(shape, drift, warm + 1, device)
+        for name, spec in FILTERS.items():
+            row = {"filter": name, "tokens x channels": "x".join(map(str, shape)), "drift": drift,
+                   **ours(steps, spec, device), **published(steps[-1][:1], spec, device)}
+            seconds = (row["first s"] + (STEPS - 1) * row["warm s"]) / STEPS
+            rows.append({**row, "ours s": seconds, "ratio": row["published s"] / seconds,
+                         "exact path's ratio": row["published s"] / row["exact s"]})
+            print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()), flush=True)
+    return rows + [_whole_step(rows, name) for name in FILTERS]
+
+
+def _whole_step(rows: list[dict], name: str) -> dict:
+    """All layers of a step together."""
+    layers = [(SHAPES[tuple(map(int, r["tokens x channels"].split("x")))], r) for r in rows if r["filter"] == name]
+    total = {key: sum(n * r[key] for n, r in layers) for key in ("first s", "warm s", "exact s", "published s", "ours s")}
+    return {**layers[0][1], "tokens x channels": "all 36 layers", **total,
+            "error": max(r["error"] for _, r in layers), "published error": max(r["published error"] for _, r in layers),
+            "fallbacks": sum(r["fallbacks"] for _, r in layers), "ratio": total["published s"] / total["ours s"],
+            "exact path's ratio": total["published s"] / total["exact s"]}
+
+
+def ours(steps: list[Tensor], spec: SpectralFilter, device: str) -> dict:
+    """Seconds of the bank at a layer's first step and at later ones, and of its exact path (one matrix timed, times
+    their count); largest error."""
+    bank, seconds, error = SpectralBank(spec, spec, exact=False), [], 0.0
+    for i, a in enumerate(steps):
+        k, v = a.chunk(2)
+        before = clock(device)
+        out = bank(0, k, v, step=i + 1, heads=1)
+        seconds.append(clock(device) - before)
+        error = max(error, relative(torch.cat(out)[:1], filter_matrices(a[:1].double(), spec).matrices))
+    before = clock(device)
+    filter_matrices(a[:1], spec)
+    exact = MATRICES * (clock(device) - before)
+    return {"first s": seconds[0], "warm s": sum(seconds[1:]) / len(seconds[1:]), "exact s": exact,
+            "error": error, "fallbacks": bank.counters()["fallbacks"]}
+
+
+def published(a: Tensor, spec: SpectralFilter, device: str) -> dict:
+    """Seconds of the published protocol: one matrix of `a` (1, T, C) timed, times its count; and its error."""
+    before = clock(device)
+    u, sigma, vh = torch.linalg.svd(a.float(), full_matrices=False)
+    energy = sigma.square().sum(-1)
+    kept = ranks(sigma, spec, r=sigma.shape[-1], energy=energy)
+    gain, _ = gains(sigma, kept, spec, energy=energy)
+    out = (u * (gain * sigma)[:, None]) @ vh
+    seconds = clock(device) - before
+    return {"published s": PUBLISHED * seconds, "published error": relative(out, filter_matrices(a.double(), spec).matrices)}
+
+
+def drifting(shape: tuple[int, int], drift: float, steps: int, device: str) -> list[Tensor]:
+    """One layer's matrices (8, T, C) float32 over some steps, each `drift` away from the one before."""
+    matrices, out = real_like(shape, 0, device), []
+    for step in range(steps):
+        if step:
+            matrices = (1 - drift**2) ** 0.5 * matrices + drift * real_like(shape, step, device)
+        out.append(matrices)
+    return out
+
+
+def real_like(shape: tuple[int, int], seed: int, device: str) -> Tensor:
+    """(8, T, C) float32 with a spectrum like that of SDXL's keys: sigma_1 1600, sigma_10 200, sigma_100 20,
+    sigma_500 3, straight between them on logarithmic axes; random singular vectors."""
+    generator, r = torch.Generator().manual_seed(seed), min(shape)
+    known = torch.tensor([[1, 10, 100, 500, 1280], [1600, 200, 20, 3, 0.3]], dtype=torch.float64).log()
+    i = torch.arange(1, r + 1, dtype=torch.float64).log()
+    piece = torch.bucketize(i, known[0, 1:-1])
+    slope = (known[1, 1:] - known[1, :-1]) / (known[0, 1:] - known[0, :-1])
+    sigma = (known[1, piece] + slope[piece] * (i - known[0, piece])).exp().float()
+    one = []
+    for _ in range(MATRICES):
+        u, v = (torch.linalg.qr(torch.randn(side, r, generator=generator))[0] for side in shape)
+        one.append((u * sigma) @ v.mT)
+    return torch.stack(one).to(device)
+
+
+def relative(got: Tensor, want: Tensor) -> float:
+    return float((got.double() - want).norm() / want.norm())
