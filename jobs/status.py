@@ -63,7 +63,11 @@ def published_at(store: Store) -> dict[str, float]:
     except FileNotFoundError:
         return found
     for shard in shards:
-        found.update((entry.name, entry.stat().st_mtime) for entry in os.scandir(shard))
+        for entry in os.scandir(shard):
+            try:
+                found[entry.name] = entry.stat().st_mtime
+            except OSError:  # moved aside in this moment, or a stale handle: the next look sees it
+                continue
     return found
 
 

@@ -5,11 +5,12 @@ Asking twice adds nothing: what is finished or queued is left alone. A launcher 
 
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from svdstory.jobs import attempts, launch, ledger, scheduler
+from svdstory.jobs import attempts, launch, ledger, preflight, scheduler
 from svdstory.jobs.chunks import Cost, arrays, cut, guess, shares
 from svdstory.jobs.freeze import freeze
 from svdstory.jobs.ledger import Array, Submission
@@ -52,9 +53,10 @@ def submit_missing(run: Path, site: Site, *, cause: str | None = None, per_task:
 
     Raises InputError before anything is queued, and SlurmError where the controller does not answer.
     """
-    check_paths(run, site)
     path, store = plan_path(run), Store(run)
     plan = read_plan(path)
+    for note in preflight.check(plan, run, site):
+        say(note)
     units = list(plan.units)
     submission = None
     while submission is None:  # another launcher may take the number that we saw free: then look again
@@ -73,6 +75,8 @@ def submit_missing(run: Path, site: Site, *, cause: str | None = None, per_task:
         code = freeze(run)
         facts = {"plan": str(path.relative_to(run)), "code": code.name, "site": site.model_dump(mode="json")}
         submission = ledger.intend(run, number, tasks, sizes, **facts)
+        if submission is None:
+            time.sleep(0.5)  # a network file system may list the other's folder late
     say(describe(tasks, sizes, site, cost, exclude))
     refused = _queue(submission, site, code, standing, exclude)
     return Asked(submission, len(keys), len(standing.covered), refused)
@@ -249,13 +253,3 @@ def _max_array(site: Site) -> int | None:
     told = scheduler.max_array_size()
     sizes = [size for size in (told, site.max_array) if size]
     return min(sizes, default=None)
-
-
-def check_paths(run: Path, site: Site) -> None:
-    """Raises InputError for a run folder whose path Slurm or Python would misread, or that nodes do not see."""
-    for character, reader in (("%", "Slurm's file name patterns"), (":", "PYTHONPATH"), ("\n", "sbatch"), ("\\", "Slurm")):
-        if character in str(run):
-            raise InputError(f"{run}: {character!r} in the path is read as something else by {reader}. Rename the folder.")
-    if site.shared and not run.resolve().is_relative_to(Path(site.shared).expanduser().resolve()):
-        raise InputError(f"{run}: does not lie in {site.shared}, the folder that nodes see (shared: in the site profile). "
-                         "Give --out a folder there.")

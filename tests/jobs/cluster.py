@@ -57,6 +57,12 @@ class Cluster:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
         return done.stdout + done.stderr
 
+    def cpu_seconds(self) -> float:
+        """What all jobs so far have computed, by accounting."""
+        spans = self.ask("sacct", "-n", "-P", "-X", "-D", "-o", "TotalCPU", "--starttime=now-1day").split()
+        parts = [[float(part) for part in span.replace("-", ":").split(":")] for span in spans]
+        return sum(sum(part * 60**power for power, part in enumerate(reversed(span))) for span in parts)
+
 
 def unchanged_for(seconds: float, look):
     """A condition for `until`: what `look()` gives has been the same for so long."""
@@ -71,7 +77,7 @@ def unchanged_for(seconds: float, look):
     return condition
 
 
-def until(what: str, condition, seconds: float = 60):
+def until(what: str, condition, seconds: float = 120):
     """Wait until `condition()` is true and return its value. Fails at the deadline, naming `what`."""
     end = time.monotonic() + seconds
     while not (value := condition()):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -50,12 +52,16 @@ def undisturbed(cluster, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def faults():
-    """The table of faults that the scenarios fill."""
+def faults(cluster):
+    """The table of faults that the scenarios fill, and what the suite took."""
     table: dict[str, dict] = {}
+    began = time.monotonic()
     yield table
     if faults_file():
-        faults_file().write_text(json.dumps(table, indent=1, ensure_ascii=False), encoding="utf-8")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        suite = {"wall_s": round(time.monotonic() - began), "load": round(os.getloadavg()[1], 1),
+                 "cpu_s_of_commands": round(used.ru_utime + used.ru_stime), "cpu_s_of_tasks": round(cluster.cpu_seconds())}
+        faults_file().write_text(json.dumps({"suite": suite, "faults": table}, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

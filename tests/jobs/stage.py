@@ -55,7 +55,7 @@ class Act:
         """Note what is done to the cluster or the run, and when."""
         self._fault = (what, time.monotonic())
 
-    def recovered(self, study: Study, how: str, seconds: float = 120) -> None:
+    def recovered(self, study: Study, how: str, seconds: float = 240) -> None:
         """Wait until the run is complete and quiet; its report must equal the undisturbed one."""
         until(f"{self.name}: all units and a report of them", lambda: any(s.reduced for s in study.submissions), seconds)
         took = time.monotonic() - self._fault[1]

@@ -128,7 +128,7 @@ class Study:
     def release(self) -> None:
         (self.control / "hold").unlink()
 
-    def until_quiet(self, seconds: float = 90) -> None:
+    def until_quiet(self, seconds: float = 240) -> None:
         """Wait until none of its jobs is in the queue, the reduce job included."""
         until(f"the jobs of {self.run} to end; {self.queue()}", lambda: not self.queue(), seconds)
 

@@ -1,0 +1,69 @@
+"""doctor and prefetch: each failed check says what to do."""
+
+import pytest
+
+from svdstory.jobs.doctor import examine_here, judge_gpus
+from svdstory.jobs.prefetch import fetch_model
+from svdstory.pipeline.strict import InputError
+
+from .study import Study
+
+V100 = {"name": "Tesla V100-SXM2-32GB", "capability": [7, 0], "memory_gb": 31.7}
+
+
+def test_a_v100_with_the_wrong_wheel_is_told_which_one_to_install_in_one_line():
+    from svdstory.pipeline.models import missing_kernels
+
+    missing = missing_kernels((7, 0), ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"])
+    (found,) = judge_gpus([{**V100, "missing": missing}])
+    assert found.verdict == "bad" and "\n" not in found.words
+    assert "no kernels for sm_70" in found.words and "pip install torch==2.7.1" in found.words
+
+
+def test_a_v100_with_the_right_wheel_is_good_and_has_no_bfloat16():
+    (found,) = judge_gpus([{**V100, "missing": ""}])
+    assert (found.verdict, found.words) == ("good", "Tesla V100-SXM2-32GB (sm_70), 32 GB; float16, no bfloat16")
+
+
+def test_missing_weights_are_named_with_the_command_that_fetches_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("SVDSTORY_WEIGHTS", str(tmp_path))
+    findings = {found.what: found for found in examine_here("sdxl", ["clipscore"], tmp_path)}
+    assert findings["model"].verdict == "bad" and "svdstory prefetch sdxl" in findings["model"].words
+    assert findings["scorer"].verdict == "bad" and "prefetch --scorer clipscore" in findings["scorer"].words
+    assert findings["disk"].verdict != "bad" and findings["packages"].verdict == "good"
+
+
+def test_prefetch_of_an_unknown_model_names_the_nearest():
+    with pytest.raises(InputError, match=r"unknown model 'sdxll' \(did you mean 'sdxl'\?\)"):
+        fetch_model("sdxll")
+
+
+def test_prefetch_of_what_ships_needs_no_download():
+    assert fetch_model("tiny") is None
+
+
+def test_prefetch_without_internet_says_where_to_run_it(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def offline(*_, **__):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(InputError, match="no route to host.*Run this where there is internet"):
+        fetch_model("sdxl")
+
+
+def test_doctor_looks_at_the_cluster_and_by_a_tiny_job_at_a_node(cluster, tmp_path):
+    study = Study(cluster, tmp_path / "Мой \"run\" it's", light=False)
+    told = study.svdstory("doctor", "--site", "./site.yaml", "--probe", "--out", "run", status=None)
+    assert "good  partition: gpu: GPUs gpu:v100:4" in told and "good  accounting: sacct answers" in told
+    assert "good  on the node: packages" in told and "submit caps: QOS three 3" in told
+
+
+def test_doctor_names_the_nearest_partition_and_the_features_there_are(cluster, tmp_path):
+    study = Study(cluster, tmp_path / "run", light=False, site={"partition": "gpuu"})
+    assert "no partition 'gpuu' (did you mean 'gpu'?)" in study.svdstory("doctor", "--site", "./site.yaml", status=1)
+    study.write_site(partition="gpu", constraint="type_x")
+    assert "'type_x': no node has it. Features: " in study.svdstory("doctor", "--site", "./site.yaml", status=1)

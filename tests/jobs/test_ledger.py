@@ -1,0 +1,61 @@
+"""Submissions on disk: numbers are taken once, and late or stale files of a network file system are waited for."""
+
+import errno
+import threading
+from pathlib import Path
+
+from svdstory.jobs import ledger
+from svdstory.jobs.ledger import Submission, intend, submissions
+
+
+def test_of_two_launchers_one_takes_the_number_and_the_other_leaves_nothing(tmp_path):
+    mine = intend(tmp_path, 1, [["a"]], [1], site={}, plan="p", code="c")
+    assert intend(tmp_path, 1, [["b"]], [1], site={}, plan="p", code="c") is None
+    assert [s.folder for s in submissions(tmp_path)] == [mine.folder]
+    assert [path.name for path in (tmp_path / "submissions").iterdir()] == ["0001"]
+
+
+def test_tasks_and_slurms_elements_are_told_from_each_other(tmp_path):
+    submission = intend(tmp_path, 1, [["a"], ["b"], ["c"]], [2, 1])
+    submission.record(submission.arrays[0], job="17")
+    submission.record(submission.arrays[1], job="19")
+    assert [submission.element_of(task) for task in range(3)] == ["17_0", "17_1", "19"]
+    assert [submission.task_of(*of) for of in (("17", 1), ("19", None), ("20", None))] == [1, 2, None]
+
+
+def test_an_intent_that_a_node_sees_late_is_waited_for(tmp_path):
+    folder = tmp_path / "submissions" / "0001"
+    submission = intend(tmp_path, 1, [["a"]], [1])
+    hidden = folder / "hidden"
+    (folder / "intent.json").rename(hidden)
+    timer = threading.Timer(0.3, lambda: hidden.rename(folder / "intent.json"))
+    timer.start()
+    assert Submission(folder).tasks == [["a"]] == submission.tasks
+    timer.join()
+
+
+def test_a_stale_file_handle_is_asked_again(tmp_path, monkeypatch):
+    submission = intend(tmp_path, 1, [["a"]], [1])
+    read, stale = Path.read_text, [OSError(errno.ESTALE, "Stale file handle")]
+
+    def read_text(path, *args, **kwargs):
+        if stale:
+            raise stale.pop()
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(ledger.Path, "read_text", read_text)
+    assert submission.tasks == [["a"]]
+
+
+def test_a_launcher_that_ended_is_not_believed_to_live(tmp_path):
+    submission = intend(tmp_path, 1, [["a"]], [1])
+    submission.intent["launcher"]["pid"] = 2**22 + 1  # no kernel gives this one
+    assert not submission.launcher_lives()
+
+
+def test_a_young_launcher_on_another_machine_is_left_alone(tmp_path):
+    submission = intend(tmp_path, 1, [["a"]], [1])
+    submission.intent["launcher"]["host"] = "login2"
+    assert submission.launcher_lives()
+    submission.intent["launcher"]["at"] -= ledger.FOREIGN_LAUNCHER_S
+    assert not submission.launcher_lives()
