@@ -91,7 +91,8 @@ def bench_scoring(scorer: Annotated[str, typer.Option(help="One: the peak memory
 
     torch.set_num_threads(threads or torch.get_num_threads())
     timing = time_scorer(scorer, images, size, device or best_device())
-    write_report([timing], out, "svdstory bench-scoring --scorer NAME")
+    write_report([timing], out, "svdstory bench-scoring --scorer NAME --images N"
+                 + (f" --threads {threads}" if threads else ""))
     typer.echo(f"{scorer}: {timing.images} images in {timing.first_s:.1f} s ({timing.first_cpu_s:.1f} s of processor "
                f"time), peak {timing.peak_mib:.0f} MiB; {out / 'scoring.md'}")
 

@@ -126,17 +126,25 @@ def write_report(timings: list[Timing], folder: Path, command: str) -> None:
     content = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "torch": torch.__version__,
                "command": command, "timings": sorted(kept, key=lambda t: (t["scorer"], t["device"]))}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    lines = ["# Scoring: time and memory", "", f"`{command}` for each scorer, one process each, on "
-             f"{content['machine']}, torch {content['torch']}.", "",
-             "first: PNGs read, checked, decoded, masked, embedded; CPU: its processor time. cached: embeddings from "
-             "the cache, scores made again. again: nothing to do. load: the machine's load average at the start: over "
-             "the number of cores, others slowed down every wall time here. 1,000 images: from the processor time, as "
-             "if alone with that many threads.", "",
-             "| scorer | images | pixels | device, threads | load | first s | CPU s | 1,000 images | cached s "
-             "| again s | peak MiB | weights |", "|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|---|"]
+    (folder / "scoring.md").write_text(markdown(content), encoding="utf-8")
+
+
+EXPLAINED = """first: PNGs read, checked, decoded, masked, embedded; CPU s: its processor time. cached: embeddings from the
+cache, scores made again (layout keeps none: 196 tokens an image). again: nothing to do. load: the machine's load
+average at the start; over the number of cores, others at work slowed down every wall time here. 1,000 images: from
+the processor time, as if alone with that many threads."""
+COLUMNS = ("scorer", "images", "pixels", "device, threads", "load", "first s", "CPU s", "1,000 images", "cached s",
+           "again s", "peak MiB", "weights")
+
+
+def markdown(content: dict) -> str:
+    """scoring.md from what scoring.json holds."""
+    lines = ["# Scoring: time and memory", "", f"`{content['command']}` for each scorer, one process each, on "
+             f"{content['machine']}, torch {content['torch']}.", "", EXPLAINED, "",
+             "| " + " | ".join(COLUMNS) + " |", "|---|--:|--:|---" + "|--:" * 7 + "|---|"]
     for t in (Timing(**t) for t in content["timings"]):
         cells = (t.scorer, t.images, f"{t.size}²", f"{t.device}, {t.threads}", f"{t.load:.1f}", f"{t.first_s:.1f}",
                  f"{t.first_cpu_s:.1f}", t.for_1000_images(), f"{t.cached_s:.1f}", f"{t.again_s:.1f}",
                  f"{t.peak_mib:.0f}", t.weights.partition(" ")[0][:12])
         lines.append("| " + " | ".join(map(str, cells)) + " |")
-    (folder / "scoring.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
