@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from svdstory.jobs.sites import Site
 from svdstory.pipeline.strict import InputError
 
-# Before anything was measured: one image of 1024 x 1024 pixels, one step, SDXL in float16 on a V100; loading SDXL's weights
-# from a shared disk.
+# Before anything was measured: one image of 1024 x 1024 pixels, one step, SDXL in float16 on a V100; and loading SDXL's
+# weights from a shared disk.
 STEP_S = 0.6
 LOAD_S = 120.0
 FILL = 0.8  # of the time limit: units differ, nodes differ
@@ -32,9 +32,9 @@ def cut(keys: list[str], site: Site, cost: Cost, room: int | None, per_task: int
     """Cut the units, in order, into tasks of nearly equal length: of `per_task` units, or as many as are good.
 
     Then there are at least as many tasks as the time limit needs; and as many as may run at once, as long as each has
-    units enough to pay for its model load. `room` is the number of jobs that may still be queued (None: any number); one
-    of them is kept for the reduce job. Tasks that are too long for their time limit are requeued at the limit and go
-    on where they were.
+    units enough to pay for its model load. `room` is the number of jobs that may still be queued (None: any number),
+    and one of them is kept for the reduce job. Tasks that are too long for their time limit are requeued at the limit
+    and go on where they were.
 
     Raises InputError where there is room for less than one task and the reduce job.
     """

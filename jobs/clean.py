@@ -18,7 +18,8 @@ class Litter:
 
     @property
     def files(self) -> int:
-        return sum(len(names) for path in self.paths for _, _, names in os.walk(path)) + sum(p.is_file() for p in self.paths)
+        inside = sum(len(names) for path in self.paths for _, _, names in os.walk(path))
+        return inside + sum(path.is_file() for path in self.paths)
 
 
 def litter(run: Path) -> list[Litter]:
@@ -27,15 +28,19 @@ def litter(run: Path) -> list[Litter]:
     Run it from the machine that ran `svdstory run`, if any: its processes are known to be dead or alive there only.
     """
     known, store = ledger.submissions(run), Store(run)
-    live = {e.task for e in scheduler.queue(names=[a.name for s in known for a in s.arrays]) if e.live} if known else set()
-    idle = [s for s in known if not any(job in {task.split("_")[0] for task in live} for job in s.jobs)]
+    elements = scheduler.queue(names=[array.name for submission in known for array in submission.arrays])
+    live = {element.task for element in elements if element.live}
+    live_jobs = {element.job for element in elements if element.live}
+    idle = [submission for submission in known if not live_jobs & set(submission.jobs)]
     codes = {s.intent["code"] for s in known if s not in idle}
     found = [
         Litter("drafts of units whose attempt is dead", _dead_drafts(run, live)),
         Litter("damaged units that were set aside", _entries(run / "corrupt")),
         Litter("records of failures of units that are finished now", _overcome(run, store)),
         Litter("submitit's pickles of jobs that have ended", [p for s in idle for p in s.slurm_folder.glob("*.pkl")]),
-        Litter("copies of the code that no queued job runs", [p for p in _entries(run / "code") if p.name not in codes]),
+        Litter(
+            "copies of the code that no queued job runs", [p for p in _entries(run / "code") if p.name not in codes]
+        ),
     ]
     return [sort for sort in found if sort.paths]
 

@@ -37,10 +37,22 @@ def slurms_words() -> Iterator[None]:
         raise InputError(f"{error}\nNothing is lost: run the same command again when this is mended.") from None
 
 
-def submit(experiment: ExperimentName, site: Site, model: Model = None, out: Out = None, sets: Names = None,
-           methods: Names = None, seeds: Numbers = None, steps: Steps = None, size: Size = None, dtype: Dtype = None,
-           probe: Probe = False,
-           units_per_task: Annotated[Optional[int], typer.Option(min=1, help="Default: as many as fit the time limit.")] = None):
+def submit(
+    experiment: ExperimentName,
+    site: Site,
+    model: Model = None,
+    out: Out = None,
+    sets: Names = None,
+    methods: Names = None,
+    seeds: Numbers = None,
+    steps: Steps = None,
+    size: Size = None,
+    dtype: Dtype = None,
+    probe: Probe = False,
+    units_per_task: Annotated[
+        Optional[int], typer.Option(min=1, help="Default: as many as fit the time limit.")
+    ] = None,
+):
     """Queue an experiment on a Slurm cluster: array jobs, and a report after them. Again: adds only what is missing.
 
     Example: svdstory submit report --site charisma
@@ -72,21 +84,35 @@ def _look_at_a_node(profile, folder: Path) -> None:
 
 
 def _queue(folder: Path, profile, cause: str | None = None, per_task: int | None = None) -> None:
-    """Submit what is missing (of one failure cause only, if given), and say what was asked. Exit status 1 if refused."""
+    """Submit what is missing (of one failure cause, if given), and say what was asked. Exit status 1 if refused."""
     from .submit import submit_missing
 
     asked = submit_missing(folder, profile, cause=cause, per_task=per_task, say=typer.echo)
     if asked.refused:
         typer.echo("\n".join(asked.refused), err=True)
-        typer.echo(f"Slurm refused (its words above). What was queued before stays; nothing is lost. Mend the site "
-                   f"profile or wait, then submit again: only what is missing is added. ({folder})", err=True)
+        typer.echo(
+            f"Slurm refused (its words above). What was queued before stays; nothing is lost. Mend the site "
+            f"profile or wait, then submit again: only what is missing is added. ({folder})",
+            err=True,
+        )
         raise typer.Exit(1)
     typer.echo(f"svdstory status '{folder}' shows how it stands; the report is built when the tasks have ended.")
 
 
-def work(experiment: ExperimentName, model: Model = None, out: Out = None, sets: Names = None, methods: Names = None,
-         seeds: Numbers = None, steps: Steps = None, size: Size = None, dtype: Dtype = None,
-         lead: Annotated[float, typer.Option(help="Seconds between the warning signal and the end (--signal=USR2@...).")] = 120):
+def work(
+    experiment: ExperimentName,
+    model: Model = None,
+    out: Out = None,
+    sets: Names = None,
+    methods: Names = None,
+    seeds: Numbers = None,
+    steps: Steps = None,
+    size: Size = None,
+    dtype: Dtype = None,
+    lead: Annotated[
+        float, typer.Option(help="Seconds between the warning signal and the end (--signal=USR2@...).")
+    ] = 120,
+):
     """Inside a job of plain sbatch: make the units, or this array element's share of them. See slurm/run.sbatch.
 
     Example: sbatch --array=0-7 slurm/run.sbatch report
@@ -105,8 +131,11 @@ def work(experiment: ExperimentName, model: Model = None, out: Out = None, sets:
     raise typer.Exit(1 if outcome.failed or outcome.stopped else 0)
 
 
-def status(run: RunFolder, as_json: Json = False,
-           watch: Annotated[bool, typer.Option(help="Draw again every ten seconds until all is done.")] = False):
+def status(
+    run: RunFolder,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option(help="Draw again every ten seconds until all is done.")] = False,
+):
     """How a run stands: done, running, queued, failed by cause, pace, time left, GPU hours.
 
     Example: svdstory status results/report-sdxl --watch
@@ -145,8 +174,10 @@ def logs(run: RunFolder, unit: Annotated[str, typer.Argument(help="A unit's key,
     plan = read_plan(plan_path(run))
     keys = [key for key in plan.units if key.startswith(unit)]
     if len(keys) != 1:
-        raise InputError(f"unit {unit!r}: {len(keys)} units of {run} begin so{nearest(unit, list(plan.units))}. "
-                         "Give more digits of one.")
+        raise InputError(
+            f"unit {unit!r}: {len(keys)} units of {run} begin so{nearest(unit, list(plan.units))}. "
+            "Give more digits of one."
+        )
     cell = plan.units[keys[0]]
     typer.echo(f"{keys[0]}: {cell.set}, {cell.method}, seed {cell.seed}: {Store(run).problem(keys[0]) or 'finished'}")
     for failure in Store(run).failures().get(keys[0], []):
@@ -159,8 +190,11 @@ def logs(run: RunFolder, unit: Annotated[str, typer.Argument(help="A unit's key,
             return
 
 
-def retry(run: RunFolder, site: SomeSite = None,
-          cause: Annotated[Optional[str], typer.Option(help="Only units that failed so, for example out-of-memory.")] = None):
+def retry(
+    run: RunFolder,
+    site: SomeSite = None,
+    cause: Annotated[Optional[str], typer.Option(help="Only units that failed so, for example out-of-memory.")] = None,
+):
     """Queue again what failed, all of it or one cause.
 
     Example: svdstory retry results/report-sdxl --cause out-of-memory --site big.yaml
@@ -195,8 +229,10 @@ def cancel(run: RunFolder):
     typer.echo(f"cancelled: {', '.join(live)}" if live else "no job of this run is in the queue")
 
 
-def clean(run: RunFolder, yes: Annotated[bool, typer.Option("--yes", help="Remove it, instead of showing it.")] = False):
-    """Show or remove what nothing reads any more: dead drafts, damaged units set aside, old pickles, old copies of code.
+def clean(
+    run: RunFolder, yes: Annotated[bool, typer.Option("--yes", help="Remove it, instead of showing it.")] = False
+):
+    """Show or remove what nothing reads any more: dead drafts, damaged units, old pickles, old copies of the code.
 
     Example: svdstory clean results/report-sdxl --yes
     """
@@ -211,8 +247,10 @@ def clean(run: RunFolder, yes: Annotated[bool, typer.Option("--yes", help="Remov
     typer.echo("removed" if yes and sorts else "nothing to remove" if not sorts else "nothing was removed: add --yes")
 
 
-def prefetch(model: Annotated[Optional[str], typer.Argument(help="A model of models.yaml, such as sdxl.")] = None,
-             scorer: Annotated[Optional[list[str]], typer.Option(help="A scorer, such as dreamsim. Repeatable.")] = None):
+def prefetch(
+    model: Annotated[Optional[str], typer.Argument(help="A model of models.yaml, such as sdxl.")] = None,
+    scorer: Annotated[Optional[list[str]], typer.Option(help="A scorer, such as dreamsim. Repeatable.")] = None,
+):
     """Fetch weights where there is internet (a login node), so that no job needs it.
 
     Example: svdstory prefetch sdxl --scorer clipscore --scorer dreamsim
@@ -227,9 +265,17 @@ def prefetch(model: Annotated[Optional[str], typer.Argument(help="A model of mod
         typer.echo(f"{name}: " + ", ".join(str(path) for path in fetch_scorer(name)))
 
 
-def doctor(model: Model = None, out: Out = None, site: SomeSite = None, probe: Probe = False, as_json: Json = False,
-           scorer: Annotated[Optional[list[str]], typer.Option(help="A scorer whose weights to look for. Repeatable.")] = None):
-    """Is everything here that a run needs: packages, GPU kernels, weights, disk; with --site the cluster, with --probe a node.
+def doctor(
+    model: Model = None,
+    out: Out = None,
+    site: SomeSite = None,
+    probe: Probe = False,
+    as_json: Json = False,
+    scorer: Annotated[Optional[list[str]], typer.Option(help="A scorer whose weights to look for. Repeatable.")] = None,
+):
+    """Is everything here that a run needs: packages, GPU kernels, weights, disk; with --site the cluster.
+
+    With --probe, a tiny job looks at a node too.
 
     Example: svdstory doctor --site charisma --model sdxl --probe
     """

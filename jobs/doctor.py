@@ -62,8 +62,17 @@ def examine_node(site: Site, python: str, out: Path) -> Iterator[Finding]:
 
     Raises SlurmError where Slurm refuses the job.
     """
-    asks = {"job-name": "svdstory-doctor", "partition": site.partition, "account": site.account, "qos": site.qos,
-            "constraint": site.constraint, "wckey": site.wckey, "time": "5", "nodes": "1", "ntasks": "1"}
+    asks = {
+        "job-name": "svdstory-doctor",
+        "partition": site.partition,
+        "account": site.account,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "wckey": site.wckey,
+        "time": "5",
+        "nodes": "1",
+        "ntasks": "1",
+    }
     options = [f"--{key}={value}" for key, value in asks.items() if value]
     if site.gpu:
         options.append(f"--{site.gpu.option}={site.gpu.value}")
@@ -82,7 +91,8 @@ def _packages() -> Finding:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             return Finding("packages", "bad", f"{name} is not installed here: pip install svdstory")
-    return Finding("packages", "good", f"Python {sys.version.split()[0]}, " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return Finding("packages", "good", f"Python {sys.version.split()[0]}, {told}")
 
 
 # Run in a process of its own: torch takes seconds to import, and a broken driver may end the process.
@@ -108,7 +118,7 @@ def _gpus() -> Iterator[Finding]:
 
 
 def judge_gpus(gpus: list[dict]) -> Iterator[Finding]:
-    """What torch sees: `name`, `capability`, `memory_gb`, and `missing` (why it has no kernels for it; empty: it has)."""
+    """What torch sees: `name`, `capability`, `memory_gb`, and `missing`: why it has no kernels, empty where it has."""
     if not gpus:
         yield Finding("GPU", "bad", "there is a driver, but torch sees no GPU: ask Slurm for one (gpu: in the profile)")
     for gpu in gpus:
@@ -153,7 +163,9 @@ def _files(out: Path) -> Finding:
     """Free inodes of the file system; Lustre's own quota where `lfs` is there."""
     place = existing(out)
     if shutil.which("lfs"):
-        told = subprocess.run(["lfs", "quota", "-q", "-u", str(os.getuid()), str(place)], capture_output=True, text=True)
+        told = subprocess.run(
+            ["lfs", "quota", "-q", "-u", str(os.getuid()), str(place)], capture_output=True, text=True
+        )
         if told.returncode == 0:
             return Finding("files", "note", f"lfs quota: {' '.join(told.stdout.split())}")
     status = os.statvfs(place)
@@ -177,7 +189,8 @@ def _partition(site: Site, rows: list[list[str]]) -> Finding:
     wanted = set((site.constraint or "").replace("&", "|").split("|")) - {""}
     features = {feature for row in mine for feature in row[1].split(",")}
     if wanted and not wanted & features:
-        return Finding("constraint", "bad", f"{site.constraint!r}: no node has it. Features: {', '.join(sorted(features))}")
+        words = f"{site.constraint!r}: no node has it. Features: {', '.join(sorted(features))}"
+        return Finding("constraint", "bad", words)
     gres = ", ".join(sorted({row[2] for row in mine} - {"(null)"})) or "none"
     return Finding("partition", "good", f"{site.partition or 'default'}: GPUs {gres}, longest job {mine[0][3]}")
 

@@ -1,6 +1,6 @@
 """A copy of the code beside the run: what was submitted is what runs, whatever is edited while it waits.
 
-    RUN/code/<sha12>/svdstory/{jobs,pipeline,prompts,slurm}
+RUN/code/<sha12>/svdstory/{jobs,pipeline,prompts,slurm}
 """
 
 import hashlib

@@ -129,7 +129,8 @@ def intend(run: Path, number: int, tasks: list[list[str]], array_sizes: list[int
     `array_sizes` are the tasks of each array, in order; `facts` (site, plan, code) go into the intent as they are.
     """
     token, firsts = secrets.token_hex(4), [sum(array_sizes[:i]) for i in range(len(array_sizes))]
-    arrays = [(f"svdstory-{token}-{i}", first, size) for i, (first, size) in enumerate(zip(firsts, array_sizes))]
+    shapes = enumerate(zip(firsts, array_sizes, strict=True))
+    arrays = [(f"svdstory-{token}-{i}", first, size) for i, (first, size) in shapes]
     launcher = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "at": time.time()}
     intent = {"tasks": tasks, "arrays": [*arrays, (f"svdstory-{token}-reduce", len(tasks), 0)], "launcher": launcher}
     folder = run / "submissions" / f"{number:04d}"
@@ -171,8 +172,8 @@ def wait_for_launchers(run: Path, deadline_s: float = 60) -> None:
         if time.monotonic() > end:
             launcher = busy[0].intent["launcher"]
             raise InputError(
-                f"{busy[0].folder}: another submit (process {launcher['pid']} on {launcher['host']}) is at work on this "
-                f"run for over {deadline_s:g} s. Wait for it, or end it and submit again."
+                f"{busy[0].folder}: another submit (process {launcher['pid']} on {launcher['host']}) is at work on "
+                f"this run for over {deadline_s:g} s. Wait for it, or end it and submit again."
             )
         time.sleep(0.2)
 
@@ -192,7 +193,7 @@ def write_whole(path: Path, content: dict) -> None:
 
 
 def _read_patiently(path: Path, deadline_s: float = 30) -> str:
-    """Read a file that has been written for certain: on NFS and Lustre, another node may see it late, or a stale handle."""
+    """Read a file that was written for certain: on NFS and Lustre, another node may see it late, or a stale handle."""
     end = time.monotonic() + deadline_s
     while True:
         try:

@@ -37,7 +37,8 @@ def _download(spec: ModelSpec) -> None:
         )
     except Exception as error:  # the hub's, requests' and the file system's errors have no common base
         raise InputError(
-            f"model {spec.name}: {spec.location} at {spec.revision} could not be fetched ({type(error).__name__}: {error}). "
+            f"model {spec.name}: {spec.location} at {spec.revision} could not be fetched "
+            f"({type(error).__name__}: {error}). "
             "Run this where there is internet (a login node), without HF_HUB_OFFLINE; "
             "HF_HOME says where the files go, and jobs must see the same folder."
         ) from error

@@ -1,4 +1,7 @@
-"""What can be known before anything is queued: paths, files, weights. (Prompts, methods and the model: plan.py; disk: run.py.)"""
+"""What can be known before anything is queued: paths, files, weights.
+
+Prompts, methods and the model are checked by plan.py, the disk by run.py.
+"""
 
 import os
 from pathlib import Path
@@ -9,6 +12,7 @@ from svdstory.jobs.store import Store
 from svdstory.pipeline.strict import InputError
 
 FILES_A_TASK = 5
+MISREAD = {"%": "Slurm's file name patterns", ":": "PYTHONPATH", "\n": "sbatch", "\\": "Slurm"}
 
 
 def check(plan: Plan, run: Path, site: Site) -> list[str]:
@@ -20,12 +24,14 @@ def check(plan: Plan, run: Path, site: Site) -> list[str]:
 
 def check_paths(run: Path, site: Site) -> None:
     """Raises InputError for a run folder whose path Slurm or Python would misread, or that nodes do not see."""
-    for character, reader in (("%", "Slurm's file name patterns"), (":", "PYTHONPATH"), ("\n", "sbatch"), ("\\", "Slurm")):
+    for character, reader in MISREAD.items():
         if character in str(run):
-            raise InputError(f"{run}: {character!r} in the path is read as something else by {reader}. Rename the folder.")
+            raise InputError(f"{run}: {character!r} in the path would be misread by {reader}. Rename the folder.")
     if site.shared and not run.resolve().is_relative_to(Path(site.shared).expanduser().resolve()):
-        raise InputError(f"{run}: does not lie in {site.shared}, the folder that nodes see (shared: in the site profile). "
-                         "Give --out a folder there.")
+        raise InputError(
+            f"{run}: does not lie in {site.shared}, the folder that nodes see (shared: in the site "
+            "profile). Give --out a folder there."
+        )
 
 
 def check_files(plan: Plan, run: Path) -> None:
@@ -35,8 +41,10 @@ def check_files(plan: Plan, run: Path) -> None:
     needed = sum(len(plan.sets[cell.set].settings) + 2 for cell in missing) + FILES_A_TASK * len(missing)
     status = os.statvfs(run)
     if status.f_files and needed > status.f_favail:
-        raise InputError(f"{run}: {status.f_favail} more files may be made there, up to {needed} are needed for "
-                         f"{len(missing)} units. Remove some (`svdstory clean`), or choose another folder with --out.")
+        raise InputError(
+            f"{run}: {status.f_favail} more files may be made there, up to {needed} are needed for "
+            f"{len(missing)} units. Remove some (`svdstory clean`), or choose another folder with --out."
+        )
 
 
 def unstaged_scorers(plan: Plan) -> list[str]:
@@ -46,6 +54,8 @@ def unstaged_scorers(plan: Plan) -> list[str]:
     folder, notes = staging.default_folder(), []
     for name in plan.scorers:
         if staging.missing(name, folder):
-            notes.append(f"scorer {name}: its weights are not in {folder}; its numbers would be marked as random. "
-                         f"Fetch them first: svdstory prefetch --scorer {name}")
+            notes.append(
+                f"scorer {name}: its weights are not in {folder}; its numbers would be marked as random. "
+                f"Fetch them first: svdstory prefetch --scorer {name}"
+            )
     return notes

@@ -8,8 +8,21 @@ DEADLINE_S = 60  # any one Slurm command; an absent controller answers "no" in a
 
 # States of a job that will not run again by itself. PREEMPTED and NODE_FAIL are among them only once squeue has
 # forgotten the job: before that, Slurm may be about to queue it again.
-LIVE = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING",
-        "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "SPECIAL_EXIT"}
+LIVE = {
+    "PENDING",
+    "RUNNING",
+    "COMPLETING",
+    "CONFIGURING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "RESIZING",
+    "SUSPENDED",
+    "STOPPED",
+    "SIGNALING",
+    "STAGE_OUT",
+    "SPECIAL_EXIT",
+}
 
 
 class SlurmError(RuntimeError):
@@ -76,7 +89,8 @@ def _element(line: str) -> Element:
     own, array, index, rest = line.split("|", 3)
     name, state, reason, node, elapsed = rest.rsplit("|", 4)
     single = index in ("N/A", "")
-    return Element(own if single else array, None if single else int(index), name, state, reason, node, _seconds(elapsed))
+    job, number = (own, None) if single else (array, int(index))
+    return Element(job, number, name, state, reason, node, _seconds(elapsed))
 
 
 def _seconds(elapsed: str) -> int:

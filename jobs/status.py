@@ -1,5 +1,6 @@
 """How a run stands: told by its files, one squeue, and at most one sacct. Never a loop over jobs or units."""
 
+import json
 import os
 import time
 from collections import Counter
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from svdstory.jobs import attempts, ledger, scheduler
-from svdstory.jobs.plan import plan_path, read_plan
+from svdstory.jobs.plan import plan_path
 from svdstory.jobs.scheduler import Element, SlurmError
 from svdstory.jobs.store import Failure, Store
 
@@ -38,21 +39,38 @@ class Status:
 
 def status(run: Path) -> Status:
     """Look at the run. Raises InputError for a folder that is none; Slurm's silence becomes a note."""
-    plan, store, notes = read_plan(plan_path(run)), Store(run), []
-    published = {key: when for key, when in published_at(store).items() if key in plan.units}
+    units, store, notes = unit_keys(plan_path(run)), Store(run), []
+    published = {key: when for key, when in published_at(store).items() if key in units}
     known = ledger.submissions(run)
     live = _live(known, notes)
-    last = {key: found[-1] for key, found in store.failures().items() if key in plan.units and key not in published}
+    last = {key: found[-1] for key, found in store.failures().items() if key in units and key not in published}
     in_queue, running = _covered(live, published, last)
     failed = Counter(failure.cause for key, failure in last.items() if key not in in_queue)
-    idle = len(plan.units) - len(published) - len(in_queue) - sum(failed.values())
+    idle = len(units) - len(published) - len(in_queue) - sum(failed.values())
     turns = [turn for submission in known for turn in attempts.read(submission.folder)]
     pace = _pace(list(published.values()), turns)
     left = (len(in_queue) / pace * 3600) if pace and in_queue else None
     if idle and not in_queue:
         notes.append(f"{idle} units are not in the queue: `svdstory submit` with the same words adds them")
-    return Status(len(plan.units), len(published), running, len(in_queue) - running, dict(failed), idle, pace, left,
-                  _gpu_hours(known, turns, live, notes), _job_lines(live), attempts.bad_nodes(turns), notes)
+    return Status(
+        len(units),
+        len(published),
+        running,
+        len(in_queue) - running,
+        dict(failed),
+        idle,
+        pace,
+        left,
+        _gpu_hours(known, turns, live, notes),
+        _job_lines(live),
+        attempts.bad_nodes(turns),
+        notes,
+    )
+
+
+def unit_keys(plan: Path) -> set[str]:
+    """The keys of a plan's units, read without checking the rest: status is to be quick."""
+    return {cell["key"] for cell in json.loads(plan.read_text(encoding="utf-8"))["cells"]}
 
 
 def published_at(store: Store) -> dict[str, float]:
@@ -84,8 +102,9 @@ def _live(known: list[ledger.Submission], notes: list[str]) -> list[tuple[ledger
         return []
 
 
-def _covered(live: list[tuple[ledger.Submission, Element]], published: dict[str, float],
-             failed: dict[str, Failure]) -> tuple[set[str], int]:
+def _covered(
+    live: list[tuple[ledger.Submission, Element]], published: dict[str, float], failed: dict[str, Failure]
+) -> tuple[set[str], int]:
     """The unfinished units that live tasks will come to, and how many of them are being made at this moment."""
     in_queue: set[str] = set()
     running = 0
@@ -95,8 +114,11 @@ def _covered(live: list[tuple[ledger.Submission, Element]], published: dict[str,
             continue
         number = shape.first + (element.index or 0)
         turn = f"{element.task}-r" if element.state == "RUNNING" else "none"
-        unfinished = [key for key in submission.tasks[number] if key not in published
-                      and not (key in failed and failed[key].attempt.startswith(turn))]  # this turn is past it
+        unfinished = [
+            key
+            for key in submission.tasks[number]
+            if key not in published and not (key in failed and failed[key].attempt.startswith(turn))
+        ]  # this turn is past it
         in_queue.update(unfinished)
         running += element.state == "RUNNING" and bool(unfinished)
     return in_queue, running
@@ -123,7 +145,7 @@ def _gpu_hours(known, turns: list[attempts.TaskAttempt], live, notes: list[str])
             notes.append(f"GPU hours are at least so many, by the tasks' own records ({error})")
     alive = {element.task for _, element in live}
     ends = [turn.ended or (time.time() if turn.job in alive else turn.started) for turn in turns]
-    return sum(end - turn.started for end, turn in zip(ends, turns)) / 3600
+    return sum(end - turn.started for end, turn in zip(ends, turns, strict=True)) / 3600
 
 
 def _job_lines(live: list[tuple[ledger.Submission, Element]]) -> list[str]:
@@ -132,17 +154,22 @@ def _job_lines(live: list[tuple[ledger.Submission, Element]]) -> list[str]:
     for _, element in live:
         why = f" ({element.reason})" if element.state == "PENDING" else ""
         groups.setdefault(element.job + (" reduce" if element.name.endswith("-reduce") else ""), Counter())[
-            element.state.lower() + why] += 1
+            element.state.lower() + why
+        ] += 1
     return [f"{job}: " + ", ".join(f"{n} {state}" for state, n in states.items()) for job, states in groups.items()]
 
 
 def lines(status: Status) -> list[str]:
     """The status for a terminal."""
     share = 100 * status.done / status.units if status.units else 100.0
-    text = [f"units   {status.done} of {status.units} done ({share:.0f} %), {status.running} running, "
-            f"{status.queued} queued, {sum(status.failed.values())} failed, {status.idle} not asked for"]
-    text += [f"failed  {count} × {cause}: svdstory retry RUN --cause {cause.replace(' ', '-')}"
-             for cause, count in sorted(status.failed.items(), key=lambda item: -item[1])]
+    text = [
+        f"units   {status.done} of {status.units} done ({share:.0f} %), {status.running} running, "
+        f"{status.queued} queued, {sum(status.failed.values())} failed, {status.idle} not asked for"
+    ]
+    text += [
+        f"failed  {count} × {cause}: svdstory retry RUN --cause {cause.replace(' ', '-')}"
+        for cause, count in sorted(status.failed.items(), key=lambda item: -item[1])
+    ]
     pace = f"{status.units_an_hour:.0f} units an hour, " if status.units_an_hour else ""
     left = f"about {_duration(status.left_s)} left, " if status.left_s else ""
     text.append(f"pace    {pace}{left}{status.gpu_hours:.2f} GPU hours used")

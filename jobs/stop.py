@@ -1,11 +1,11 @@
 """Slurm's warning signals: end the current unit in time, or give it up; and be queued again exactly once.
 
-USR2 comes before the time limit (`--signal=USR2@lead`) and at the start of a preemption's grace. TERM comes with scancel, at
-the limit itself, and where preemption has no warning. A job that Slurm is already ending is never requeued by us: that would
-bring back what a user has cancelled.
+USR2 comes before the time limit (`--signal=USR2@lead`) and at the start of a preemption's grace. TERM comes with
+scancel, at the limit itself, and where preemption has no warning. A job that Slurm is already ending is never requeued
+by us: that would bring back what a user has cancelled.
 
-An element of an array is called by `17_3`, never by SLURM_JOB_ID: one of them has the array's own number as its job id, and
-`scontrol requeue 17` would start all elements again.
+An element of an array is called by `17_3`, never by SLURM_JOB_ID: one of them has the array's own number as its job id,
+and `scontrol requeue 17` would start all elements again.
 """
 
 import os
@@ -62,7 +62,7 @@ class Stop:
         self.give_back()
 
     def give_back(self) -> None:
-        """Requeue the job, if it is to be, and end the process. Called by the worker when it has stopped, or at the deadline."""
+        """Requeue the job, if it is to be, and end the process: when the worker has stopped, or at the deadline."""
         if not self._ended.acquire(blocking=False):
             time.sleep(self.lead_s)  # the other thread is at it
         self._closing()

@@ -27,7 +27,6 @@ class Asked:
 
     submission: Submission | None
     added: int  # units
-    queued_before: int  # units that earlier submissions have in the queue
     refused: list[str]  # Slurm's words; empty: all that was asked is queued
 
 
@@ -44,12 +43,14 @@ class Standing:
         return {key for keys in self.live.values() for key in keys}
 
 
-def submit_missing(run: Path, site: Site, *, cause: str | None = None, per_task: int | None = None,
-                   say: Callable[[str], None] = print) -> Asked:
+def submit_missing(
+    run: Path, site: Site, *, cause: str | None = None, per_task: int | None = None, say: Callable[[str], None] = print
+) -> Asked:
     """Queue the units of the run's plan that are neither finished nor queued, and a reduce job after them.
 
     With `cause`, only those whose last attempt failed so (`any`: that failed). `per_task` units make a task; unset, as
-    many as fit its time limit. `say` is told what will be asked for. Where all is finished or queued, and a report stands or its job waits, nothing is added.
+    many as fit its time limit. `say` is told what will be asked for. Where all is finished or queued, and a report
+    stands or its job waits, nothing is added.
 
     Raises InputError before anything is queued, and SlurmError where the controller does not answer.
     """
@@ -63,11 +64,14 @@ def submit_missing(run: Path, site: Site, *, cause: str | None = None, per_task:
         ledger.wait_for_launchers(run)
         number = max((s.number for s in ledger.submissions(run)), default=0) + 1
         standing = stand(run)
+        for array in standing.adopted:
+            say(f"job {array.job} was found again by its name ({array.name}): its launcher did not write it down")
         keys = [key for key in units if key not in standing.covered and not store.is_finished(key)]
         keys = keys if cause is None else failed_so(keys, store, cause)
         if not keys and (standing.reduce or is_reduced(run)):
-            say(f"nothing to add: {len(units) - len(standing.covered)} units are finished, {len(standing.covered)} queued")
-            return Asked(None, 0, len(standing.covered), [])
+            queued = len(standing.covered)
+            say(f"nothing to add: {len(units) - queued} units are finished, {queued} queued")
+            return Asked(None, 0, [])
         earlier = [a for s in ledger.submissions(run) for a in attempts.read(s.folder)]
         cost, exclude = cost_of(plan, earlier), attempts.bad_nodes(earlier)
         tasks = cut(keys, site, cost, room(site), per_task)
@@ -79,16 +83,21 @@ def submit_missing(run: Path, site: Site, *, cause: str | None = None, per_task:
             time.sleep(0.5)  # a network file system may list the other's folder late
     say(describe(tasks, sizes, site, cost, exclude))
     refused = _queue(submission, site, code, standing, exclude)
-    return Asked(submission, len(keys), len(standing.covered), refused)
+    return Asked(submission, len(keys), refused)
 
 
 def failed_so(keys: list[str], store: Store, cause: str) -> list[str]:
-    """Those of the units whose last attempt failed by `cause`. Raises InputError for one that no unit failed by."""
-    last = {key: found[-1].cause for key, found in store.failures().items() if key in keys}
+    """Those of the units whose last attempt failed by `cause` (`any`: failed). Raises InputError if there is none."""
+    wanted = set(keys)
+    last = {key: found[-1].cause for key, found in store.failures().items() if key in wanted}
     chosen = [key for key in keys if key in last and cause in (last[key], "any")]
-    if not chosen and cause != "any":
-        there = ", ".join(sorted(set(last.values()))) or "none"
-        raise InputError(f"no unit that is missing failed by {cause!r}{nearest(cause, sorted(set(last.values())))}. Causes: {there}.")
+    if not chosen:
+        causes = sorted(set(last.values()))
+        what = "has failed" if cause == "any" else f"failed by {cause!r}{nearest(cause, causes)}"
+        raise InputError(
+            f"{store.run}: no unit that is missing {what}. Causes: {', '.join(causes) or 'none'}. "
+            "`svdstory submit` adds all that is missing."
+        )
     return chosen
 
 
@@ -106,8 +115,18 @@ def describe(tasks: list[list[str]], sizes: list[int], site: Site, cost: Cost, e
     hours = (units * cost.unit_s + len(tasks) * cost.load_s) / 3600
     how = "as measured in this run" if cost.measured else "a guess: nothing was measured yet"
     gpu = f"--{site.gpu.option}={site.gpu.value}" if site.gpu else "no GPU"
-    where = ", ".join(f"{word} {value}" for word, value in (("partition", site.partition), ("account", site.account),
-                      ("constraint", site.constraint)) if value) or "the cluster's defaults"
+    where = (
+        ", ".join(
+            f"{word} {value}"
+            for word, value in (
+                ("partition", site.partition),
+                ("account", site.account),
+                ("constraint", site.constraint),
+            )
+            if value
+        )
+        or "the cluster's defaults"
+    )
     return (
         f"{units} units in {len(tasks)} tasks of {min(map(len, tasks))} to {max(map(len, tasks))}, "
         f"{len(sizes)} array{'s' * (len(sizes) != 1)} of at most {max(sizes)}, {site.parallel} at once; "
@@ -146,7 +165,7 @@ def _queue(submission: Submission, site: Site, code: Path, standing: Standing, e
     """sbatch array after array, writing down each answer; then the reduce job. Returns Slurm's refusals."""
     *of_tasks, of_reduce = submission.arrays
     before, mine = list(standing.live), []
-    for array, share in zip(of_tasks, shares(len(of_tasks), site.parallel)):
+    for array, share in zip(of_tasks, shares(len(of_tasks), site.parallel), strict=True):
         # of more arrays than may run at once, each waits for the one that many places before it
         after = mine[-site.parallel] if len(mine) >= site.parallel else None
         try:
@@ -161,7 +180,9 @@ def _queue(submission: Submission, site: Site, code: Path, standing: Standing, e
         submission.record(array, job=job)
         mine.append(job)
     try:
-        job = launch.queue(submission, of_reduce, reduce_parameters(site, of_reduce, code, before + mine), python_of(site))
+        job = launch.queue(
+            submission, of_reduce, reduce_parameters(site, of_reduce, code, before + mine), python_of(site)
+        )
     except launch.Unanswered as error:
         return [error.words]
     except SlurmError as error:

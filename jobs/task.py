@@ -1,4 +1,4 @@
-"""What runs on a node: one task of a submission, or its reduce job. submitit calls these two functions by their names."""
+"""What runs on a node: one task of a submission, or its reduce job. submitit calls these two by their names."""
 
 import time
 from dataclasses import dataclass, field, replace
@@ -49,8 +49,15 @@ class Progress:
 
     def at_end(self, attempt: TaskAttempt, ending: str) -> TaskAttempt:
         load_s = (self.first or time.time()) - self.began
-        return replace(attempt, ended=time.time(), ending=ending, made=self.made, failed=self.failed,
-                       load_s=round(load_s, 2), units_s=round(self.units_s, 2))
+        return replace(
+            attempt,
+            ended=time.time(),
+            ending=ending,
+            made=self.made,
+            failed=self.failed,
+            load_s=round(load_s, 2),
+            units_s=round(self.units_s, 2),
+        )
 
 
 def run_task(submission: str, number: int) -> dict:
@@ -76,8 +83,13 @@ def run_task(submission: str, number: int) -> dict:
     try:
         from svdstory.pipeline.worker import work  # torch: seconds
 
-        outcome = work(read_plan(run / place.intent["plan"]), store, keys, report=progress.report,
-                       stop=lambda: stop() or progress.node_is_bad)
+        outcome = work(
+            read_plan(run / place.intent["plan"]),
+            store,
+            keys,
+            report=progress.report,
+            stop=lambda: stop() or progress.node_is_bad,
+        )
     except Exception:
         attempts.write(place.folder, progress.at_end(attempt, "crashed"))
         raise
@@ -86,8 +98,8 @@ def run_task(submission: str, number: int) -> dict:
     bad = progress.node_is_bad or outcome.stopped == "bad node"
     attempts.write(place.folder, progress.at_end(attempt, "bad node" if bad else outcome.stopped or "finished"))
     if bad:
-        raise RuntimeError(f"node {me.host}: {progress.failed} units failed at once. It is left out of the next submit.")
-    return {"made": len(outcome.made), "found": len(outcome.found), "failed": outcome.failed, "stopped": outcome.stopped}
+        raise RuntimeError(f"node {me.host}: {progress.failed} units failed at once. The next submit leaves it out.")
+    return {"made": len(outcome.made), "found": len(outcome.found), "failed": outcome.failed}
 
 
 def is_barren(place: Submission, number: int, limit_s: float) -> bool:
@@ -102,8 +114,13 @@ def is_barren(place: Submission, number: int, limit_s: float) -> bool:
 def give_up(unit: str | None, minutes: int, store: Store, me: Attempt) -> None:
     """Record that the unit does not fit its time."""
     if unit:
-        store.record_failure(unit, "timeout", f"this unit was not finished in a task of {minutes} minutes, nor in the "
-                             "turns before: raise minutes in the site profile, or lower steps or size", me)
+        store.record_failure(
+            unit,
+            "timeout",
+            f"this unit was not finished in a task of {minutes} minutes, nor in the "
+            "turns before: raise minutes in the site profile, or lower steps or size",
+            me,
+        )
 
 
 def run_reduce(submission: str) -> None:

@@ -26,21 +26,35 @@ from .cluster import Cluster, until
 from .study import Study
 
 RESULTS = Path(__file__).parents[2] / "results" / "benchmarks"
-METHODS = ["sdxl-no-freeu", "sdxl", "consistory", "unmasked", "svd-top", "svd-energy", "svd-exp", "svd-log", "svd-log2",
-           "consistory-no-injection"]
+METHODS = [
+    "sdxl-no-freeu",
+    "sdxl",
+    "consistory",
+    "unmasked",
+    "svd-top",
+    "svd-energy",
+    "svd-exp",
+    "svd-log",
+    "svd-log2",
+    "consistory-no-injection",
+]
 
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--units", type=int, default=10_000)
     asked.add_argument("--faults", type=Path)
+    asked.add_argument("--reduce", action="store_true", help="measure reduce too: minutes")
     asked = asked.parse_args()
     cluster = Cluster(Path(f"/tmp/svdstory-bench-{os.getpid()}"), 20800, nodes=4, max_array=1001)
     cluster.up()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            result = {"machine": machine(), "study": study(cluster, Path(folder)),
-                      "synthetic": synthetic(cluster, Path(folder), asked.units)}
+            result = {
+                "machine": machine(),
+                "study": study(cluster, Path(folder)),
+                "synthetic": synthetic(cluster, Path(folder), asked.units, asked.reduce),
+            }
     finally:
         cluster.down()
     if asked.faults:
@@ -52,14 +66,27 @@ def main() -> None:
 
 def machine() -> dict:
     version = subprocess.run(["sinfo", "--version"], capture_output=True, text=True).stdout.strip()
-    return {"cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 1), "python": platform.python_version(),
-            "slurm": version, "date": time.strftime("%Y-%m-%d")}
+    return {
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "slurm": version,
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def study(cluster: Cluster, folder: Path) -> dict:
     """Submit to report with the real tiny model: one task on each of four nodes."""
-    made = Study(cluster, folder / "study", light=False, subjects=6, seeds=8, steps=12, per_task=12,
-                 site={"cpus": 5, "gpu": {"option": "gpus-per-node", "value": "v100:1"}, "memory_gb": 4.0})
+    made = Study(
+        cluster,
+        folder / "study",
+        light=False,
+        subjects=6,
+        seeds=8,
+        steps=12,
+        per_task=12,
+        site={"cpus": 5, "gpu": {"option": "gpus-per-node", "value": "v100:1"}, "memory_gb": 4.0},
+    )
     began = time.monotonic()
     made.submit()
     submitted = time.monotonic()
@@ -68,20 +95,37 @@ def study(cluster: Cluster, folder: Path) -> dict:
     until("the report", lambda: made.submissions[0].reduced, 600)
     turns = attempts.read(made.submissions[0].folder)
     total = sum(turn.ended - turn.started for turn in turns)
-    return {"units": made.units, "tasks": len(turns), "nodes": len({turn.node for turn in turns}),
-            "submit_s": round(submitted - began, 1), "units_done_s": round(finished - began, 1),
-            "report_s": round(time.monotonic() - began, 1), "model_loads": len(turns),
-            "task_s": round(total, 1), "loading_s": round(sum(turn.load_s for turn in turns), 1),
-            "sampling_share": round(sum(turn.units_s for turn in turns) / total, 3),
-            "sampling_share_after_load": round(sum(t.units_s for t in turns) / (total - sum(t.load_s for t in turns)), 3)}
+    return {
+        "units": made.units,
+        "tasks": len(turns),
+        "nodes": len({turn.node for turn in turns}),
+        "submit_s": round(submitted - began, 1),
+        "units_done_s": round(finished - began, 1),
+        "report_s": round(time.monotonic() - began, 1),
+        "model_loads": len(turns),
+        "task_s": round(total, 1),
+        "loading_s": round(sum(turn.load_s for turn in turns), 1),
+        "sampling_share": round(sum(turn.units_s for turn in turns) / total, 3),
+        "sampling_share_after_load": round(sum(t.units_s for t in turns) / (total - sum(t.load_s for t in turns)), 3),
+    }
 
 
-def synthetic(cluster: Cluster, folder: Path, units: int) -> dict:
+def synthetic(cluster: Cluster, folder: Path, units: int, reduced: bool) -> dict:
     """plan, submit (to an sbatch that queues nothing), status and reduce of a run of so many units."""
     made = Study(cluster, folder / "synthetic", per_task=25, site={"minutes": 120})
     seeds = units // (made.subjects * len(METHODS)) + 1
-    made.write("study.yaml", {"sets": ["./prompts"], "methods": METHODS, "model": "tiny", "steps": 4, "size": [64, 64],
-                              "seeds": list(range(seeds)), "scorers": ["clipscore:tiny"]})
+    made.write(
+        "study.yaml",
+        {
+            "sets": ["./prompts"],
+            "methods": METHODS,
+            "model": "tiny",
+            "steps": 4,
+            "size": [64, 64],
+            "seeds": list(range(seeds)),
+            "scorers": ["clipscore:tiny"],
+        },
+    )
     calls = listen(made)
     result = {"plan": measured(made, calls, "plan", "study.yaml", "--out", "run")}
     result["submit"] = measured(made, calls, *made.submit_words)
@@ -91,12 +135,18 @@ def synthetic(cluster: Cluster, folder: Path, units: int) -> dict:
         publish(plan, store, key, number)
     result["status"] = measured(made, calls, "status", "run")
     result["verify"] = measured(made, calls, "verify", "run")
-    result["reduce"] = measured(made, calls, "reduce", "run")
+    if reduced:
+        result["reduce"] = measured(made, calls, "reduce", "run")
     submission = made.submissions[0]
     files = sum(len(names) for _, _, names in os.walk(submission.folder))
     of_a_unit = len(os.listdir(store.folder(next(iter(plan.units)))))
-    return {"units": len(plan.units), "tasks": len(submission.tasks), "files_a_unit": of_a_unit,
-            "files_a_task_before_it_runs": round(files / len(submission.tasks), 2), "commands": result}
+    return {
+        "units": len(plan.units),
+        "tasks": len(submission.tasks),
+        "files_a_unit": of_a_unit,
+        "files_a_task_before_it_runs": round(files / len(submission.tasks), 2),
+        "commands": result,
+    }
 
 
 def listen(study: Study) -> Path:
@@ -104,8 +154,11 @@ def listen(study: Study) -> Path:
     folder, calls = study.folder / "bin", study.folder / "calls"
     folder.mkdir()
     for name in ("sbatch", "squeue", "sacct", "scontrol", "scancel"):
-        real = 'echo "Submitted batch job $((1000000 + $(grep -c sbatch "$CALLS")))"' if name == "sbatch" else \
-            f'exec {shutil.which(name)} "$@"'
+        real = (
+            'echo "Submitted batch job $((1000000 + $(grep -c sbatch "$CALLS")))"'
+            if name == "sbatch"
+            else f'exec {shutil.which(name)} "$@"'
+        )
         (folder / name).write_text(f'#!/bin/bash\nCALLS="{calls}"\necho {name} >> "$CALLS"\n{real}\n')
         (folder / name).chmod(0o755)
     os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
@@ -116,13 +169,23 @@ def measured(study: Study, calls: Path, *words: str) -> dict:
     """Seconds, peak memory in MB and Slurm calls of one command."""
     calls.write_text("")
     began = time.monotonic()
-    process = subprocess.Popen(study.command(*words), cwd=study.folder, env=study.cluster.environment,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        study.command(*words),
+        cwd=study.folder,
+        env=study.cluster.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     error = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     assert os.waitstatus_to_exitcode(status) in (0, 1), error
-    return {"seconds": round(time.monotonic() - began, 2), "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
-            "memory_mb": round(usage.ru_maxrss / 1024), "slurm_calls": dict(Counter(calls.read_text().split()))}
+    return {
+        "seconds": round(time.monotonic() - began, 2),
+        "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
+        "memory_mb": round(usage.ru_maxrss / 1024),
+        "slurm_calls": dict(Counter(calls.read_text().split())),
+    }
 
 
 def publish(plan: Plan, store: Store, key: str, number: int) -> None:
@@ -144,54 +207,83 @@ def publish(plan: Plan, store: Store, key: str, number: int) -> None:
         (folder / name).write_bytes(content)
     listed = {n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in files.items()}
     now = time.time()
-    manifest = {"schema": 1, "key": key, "set": {"name": cell.set, **prompts.content()}, "prompts": prompts.prompts,
-                "method": {"name": cell.method, **method.switches()}, "seed": cell.seed, "attempt": "synthetic",
-                "setting": {"steps": plan.steps, "size": list(plan.size), "guidance": plan.guidance,
-                            "scheduler": plan.scheduler},
-                "model": {"name": plan.model.name, **plan.model.content(), "note": plan.model.note},
-                "images": len(prompts.settings), "counters": {}, "times": {"began": now, "ended": now}, "device": "cpu",
-                "versions": {}, "code": "synthetic", "files": listed}
+    manifest = {
+        "schema": 1,
+        "key": key,
+        "set": {"name": cell.set, **prompts.content()},
+        "prompts": prompts.prompts,
+        "method": {"name": cell.method, **method.switches()},
+        "seed": cell.seed,
+        "attempt": "synthetic",
+        "setting": {
+            "steps": plan.steps,
+            "size": list(plan.size),
+            "guidance": plan.guidance,
+            "scheduler": plan.scheduler,
+        },
+        "model": {"name": plan.model.name, **plan.model.content(), "note": plan.model.note},
+        "images": len(prompts.settings),
+        "counters": {},
+        "times": {"began": now, "ended": now},
+        "device": "cpu",
+        "versions": {},
+        "code": "synthetic",
+        "files": listed,
+    }
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def page(result: dict) -> str:
     """The figures for people."""
     m, s, y = result["machine"], result["study"], result["synthetic"]
-    rows = [f"| {name.replace('_', ' ')} | {c['seconds']} | {c['cpu_s']} | {c['memory_mb']} | "
-            + (", ".join(f"{n} {k}" for k, n in c["slurm_calls"].items()) or "none") + " |" for name, c in y["commands"].items()]
-    text = f"""# Orchestration on a real Slurm
+    rows = [
+        f"| {name.replace('_', ' ')} | {c['seconds']} | {c['cpu_s']} | {c['memory_mb']} | "
+        f"{', '.join(f'{n} {k}' for k, n in c['slurm_calls'].items()) or 'none'} |"
+        for name, c in y["commands"].items()
+    ]
+    text = (
+        f"""# Orchestration on a real Slurm
 
-Made by `python -m tests.jobs.bench_slurm` on {m['date']}: {m['cores']} cores shared with other work (load {m['load_before']}
-before), {m['slurm']}, Python {m['python']}. Seconds are wall time under that load; CPU seconds are the command's own.
+Made by `python -m tests.jobs.bench_slurm` on {m["date"]}: {m["cores"]} cores shared with other work (load
+{m["load_before"]} before), {m["slurm"]}, Python {m["python"]}. Seconds are wall time under that load; CPU seconds are
+the command's own.
 
 ## Submit to report, the real tiny model
 
-{s['units']} units in {s['tasks']} tasks on {s['nodes']} nodes (all on the same {m['cores']} cores): submitted after {s['submit_s']} s, units
-done after {s['units_done_s']} s, report after {s['report_s']} s. Model loads: {s['model_loads']}, one a task. Of {s['task_s']} task
-seconds {s['loading_s']} went into importing torch and loading; units took {100 * s['sampling_share']:.0f} % of all task time, and
-{100 * s['sampling_share_after_load']:.0f} % of the time after loading.
+{s["units"]} units in {s["tasks"]} tasks on {s["nodes"]} nodes (all on the same {m["cores"]} cores): submitted after
+{s["submit_s"]} s, units done after {s["units_done_s"]} s, report after {s["report_s"]} s. Model loads:
+{s["model_loads"]}, one a task. Of {s["task_s"]} task seconds {s["loading_s"]} went into importing torch and loading;
+units took {100 * s["sampling_share"]:.0f} % of all task time, and {100 * s["sampling_share_after_load"]:.0f} % of the
+time after loading.
 
-## {y['units']} synthetic units
+## {y["units"]} synthetic units
 
 | command | seconds | CPU s | peak MB | Slurm calls |
 |---|---|---|---|---|
-""" + "\n".join(rows) + f"""
-
-Files: {y['files_a_unit']} a unit (its images + 2); {y['files_a_task_before_it_runs']} a task when it is queued (its pickle, and its share of the
-submission's own), and 3 more when it has run (log, result, attempts). `submit` is measured with an sbatch that queues nothing.
 """
+        + "\n".join(rows)
+        + f"""
+
+Files: {y["files_a_unit"]} a unit (its images + 2); {y["files_a_task_before_it_runs"]} a task when it is queued (its
+pickle, and its share of the submission's own), and 3 more when it has run (log, result, attempts). `submit` is measured
+with an sbatch that queues nothing.
+"""
+    )
     if "faults" in result:
         t = result["suite"]
         text += f"""
 ## Faults
 
-Each on the real cluster, in the test suite (`SVDSTORY_FAULTS=FILE pytest tests/jobs/test_slurm_*.py`), many at once; afterwards
-the report equals the undisturbed one. The suite took {t['wall_s']} s at a load of {t['load']}; its commands computed for
-{t['cpu_s_of_commands']} s, its tasks for {t['cpu_s_of_tasks']} s.
+Each on the real cluster, in the test suite (`SVDSTORY_FAULTS=FILE pytest tests/jobs/test_slurm_*.py`), many at once;
+afterwards the report equals the undisturbed one. The suite took {t["wall_s"]} s at a load of {t["load"]}; its commands
+computed for {t["cpu_s_of_commands"]} s, its tasks for {t["cpu_s_of_tasks"]} s.
 
 """
         text += "| what was done | what happened | seconds to a complete report |\n|---|---|---|\n"
-        text += "\n".join(f"| {f['fault']} | {f['end']} | {f['recovery_s']:.0f} |" for f in result["faults"].values()) + "\n"
+        text += (
+            "\n".join(f"| {f['fault']} | {f['end']} | {f['recovery_s']:.0f} |" for f in result["faults"].values())
+            + "\n"
+        )
     return text
 
 

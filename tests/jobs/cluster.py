@@ -16,7 +16,9 @@ def left_out() -> str | None:
         return "needs root: the cluster's nodes live in namespaces of their own"
     if not (shutil.which("slurmctld") or shutil.which("apt-get")):
         return "needs Debian or Ubuntu: slurm/cluster.sh installs Slurm with apt-get"
-    probe = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "--uts", "true"], capture_output=True, text=True)
+    probe = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "--uts", "true"], capture_output=True, text=True
+    )
     if probe.returncode:
         return f"needs PID and mount namespaces: {probe.stderr.strip()}"
     return None
@@ -34,8 +36,13 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        settings = {"": str(self.folder), "_PORT": str(self.port), "_NODES": str(self.nodes),
-                    "_MAX_ARRAY": str(self.max_array), "_ACCOUNTING": self.accounting}
+        settings = {
+            "": str(self.folder),
+            "_PORT": str(self.port),
+            "_NODES": str(self.nodes),
+            "_MAX_ARRAY": str(self.max_array),
+            "_ACCOUNTING": self.accounting,
+        }
         ours = {f"SVDSTORY_CLUSTER{name}": value for name, value in settings.items()}
         return {**os.environ, **ours, "SLURM_CONF": str(self.folder / "etc" / "slurm.conf")}
 

@@ -45,7 +45,7 @@ def bare_cluster():
 @pytest.fixture(scope="session")
 def undisturbed(cluster, tmp_path_factory):
     """A study that nothing happens to: what the others' reports must equal."""
-    study = Study(cluster, tmp_path_factory.mktemp("undisturbed") / "Мой \"run\" it's here", site={"gpu": None})
+    study = Study(cluster, tmp_path_factory.mktemp("undisturbed") / 'Мой "run" it\'s here', site={"gpu": None})
     study.submit()
     study.until_quiet()
     return study
@@ -59,9 +59,15 @@ def faults(cluster):
     yield table
     if faults_file():
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        suite = {"wall_s": round(time.monotonic() - began), "load": round(os.getloadavg()[1], 1),
-                 "cpu_s_of_commands": round(used.ru_utime + used.ru_stime), "cpu_s_of_tasks": round(cluster.cpu_seconds())}
-        faults_file().write_text(json.dumps({"suite": suite, "faults": table}, indent=1, ensure_ascii=False), encoding="utf-8")
+        suite = {
+            "wall_s": round(time.monotonic() - began),
+            "load": round(os.getloadavg()[1], 1),
+            "cpu_s_of_commands": round(used.ru_utime + used.ru_stime),
+            "cpu_s_of_tasks": round(cluster.cpu_seconds()),
+        }
+        faults_file().write_text(
+            json.dumps({"suite": suite, "faults": table}, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
 
 
 @pytest.fixture(scope="session")

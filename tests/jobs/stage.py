@@ -47,7 +47,7 @@ class Act:
     def study(self, **settings) -> Study:
         """A study of its own. Its folder's name has spaces, quotes and Cyrillic letters; its tasks ask for no GPU."""
         self._studies += 1
-        folder = self.stage.folder / f"{self.number}-{self._studies} Мой \"run\" it's"
+        folder = self.stage.folder / f'{self.number}-{self._studies} Мой "run" it\'s'
         settings["site"] = {"gpu": None, "constraint": ANYWHERE, **settings.get("site", {})}
         return Study(self.cluster, folder, **settings)
 
@@ -57,7 +57,9 @@ class Act:
 
     def recovered(self, study: Study, how: str, seconds: float = 240) -> None:
         """Wait until the run is complete and quiet; its report must equal the undisturbed one."""
-        until(f"{self.name}: all units and a report of them", lambda: any(s.reduced for s in study.submissions), seconds)
+        until(
+            f"{self.name}: all units and a report of them", lambda: any(s.reduced for s in study.submissions), seconds
+        )
         took = time.monotonic() - self._fault[1]
         self.stage.faults[self.name] = {"fault": self._fault[0], "end": how, "recovery_s": round(took, 1)}
         assert study.finished() == study.units

@@ -1,4 +1,4 @@
-"""A small study on the test cluster: its files, its commands, and the controls of its tasks (light/sitecustomize.py)."""
+"""A small study on the test cluster: its files, its commands, the controls of its tasks (light/sitecustomize.py)."""
 
 import json
 import os
@@ -38,8 +38,18 @@ class Study:
         (self.folder / "prompts").mkdir()
         for word in WORDS[: self.subjects]:
             self.write_prompts(word, ["in the snow", "at night"])
-        self.write("study.yaml", {"sets": ["./prompts"], "methods": ["sdxl-no-freeu"], "model": "tiny", "steps": self.steps,
-                                  "size": [64, 64], "seeds": list(range(self.seeds)), "scorers": ["clipscore:tiny"]})
+        self.write(
+            "study.yaml",
+            {
+                "sets": ["./prompts"],
+                "methods": ["sdxl-no-freeu"],
+                "model": "tiny",
+                "steps": self.steps,
+                "size": [64, 64],
+                "seeds": list(range(self.seeds)),
+                "scorers": ["clipscore:tiny"],
+            },
+        )
         self.write_site()
 
     @property
@@ -64,15 +74,25 @@ class Study:
         (self.folder / name).write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
 
     def write_prompts(self, word: str, settings: list[str]) -> None:
-        self.write(f"prompts/{word}.yaml", {"style": "A photo of", "subject": f"a fox called {word}", "concept": ["fox"],
-                                            "settings": settings})
+        self.write(
+            f"prompts/{word}.yaml",
+            {"style": "A photo of", "subject": f"a fox called {word}", "concept": ["fox"], "settings": settings},
+        )
 
     def write_site(self, **changes) -> None:
-        content = {"extends": "lab", "constraint": None, "memory_gb": 1.0, "reduce": {"minutes": 5, "cpus": 1, "memory_gb": 1.0},
-                   **self.site, **changes}
+        content = {
+            "extends": "lab",
+            "constraint": None,
+            "memory_gb": 1.0,
+            "reduce": {"minutes": 5, "cpus": 1, "memory_gb": 1.0},
+            **self.site,
+            **changes,
+        }
         if self.light:  # the frozen code stays first
             path = f'PYTHONPATH="$PYTHONPATH":{shlex.quote(str(LIGHT))}'
-            content["python"] = f"env {path} SVDSTORY_LIGHT={shlex.quote(str(self.control))} {shlex.quote(sys.executable)}"
+            content["python"] = (
+                f"env {path} SVDSTORY_LIGHT={shlex.quote(str(self.control))} {shlex.quote(sys.executable)}"
+            )
         self.write("site.yaml", content)
 
     # ------------------------------------------------------------ commands
@@ -80,8 +100,9 @@ class Study:
     def svdstory(self, *words: str, status: int | None = 0) -> str:
         """Run the command and return what it prints. `status`: the exit status that is expected; None: any."""
         environment = {**self.cluster.environment, "OMP_NUM_THREADS": "1"}  # as on the nodes
-        done = subprocess.run(self.command(*words), cwd=self.folder, env=environment, capture_output=True, text=True,
-                              timeout=300)
+        done = subprocess.run(
+            self.command(*words), cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300
+        )
         printed = done.stdout + done.stderr
         assert status is None or done.returncode == status, f"exit status {done.returncode}: {printed}"
         return printed

@@ -38,7 +38,9 @@ def test_the_report_on_a_v100_is_guessed_in_minutes_a_unit():
     assert guess(50, (1024, 1024), 5) == Cost(150.0)
 
 
-@pytest.mark.parametrize("tasks, most, sizes", [(12, 5, [4, 4, 4]), (5, 5, [5]), (6, 5, [3, 3]), (7, None, [7]), (0, 5, [])])
+@pytest.mark.parametrize(
+    "tasks, most, sizes", [(12, 5, [4, 4, 4]), (5, 5, [5]), (6, 5, [3, 3]), (7, None, [7]), (0, 5, [])]
+)
 def test_no_array_is_larger_than_may_be(tasks, most, sizes):
     assert arrays(tasks, most) == sizes
 

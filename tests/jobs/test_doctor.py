@@ -56,7 +56,7 @@ def test_prefetch_without_internet_says_where_to_run_it(tmp_path, monkeypatch):
 
 
 def test_doctor_looks_at_the_cluster_and_by_a_tiny_job_at_a_node(cluster, tmp_path):
-    study = Study(cluster, tmp_path / "Мой \"run\" it's", light=False)
+    study = Study(cluster, tmp_path / 'Мой "run" it\'s', light=False)
     told = study.svdstory("doctor", "--site", "./site.yaml", "--probe", "--out", "run", status=None)
     assert "good  partition: gpu: GPUs gpu:v100:4" in told and "good  accounting: sacct answers" in told
     assert "good  on the node: packages" in told and "submit caps: QOS three 3" in told

@@ -42,8 +42,11 @@ def test_a_hung_node_that_wakes_and_writes_again_leaves_the_store_right(act: Act
     node = node_of(study)
     act.fault("a node hangs, its jobs run elsewhere, it wakes and writes")
     act.cluster.node(node, "hang")
-    other = until("the task to run on another node",
-                  lambda: [line for line in study.queue().splitlines() if " RUNNING " in line and node not in line], 90)
+    other = until(
+        "the task to run on another node",
+        lambda: [line for line in study.queue().splitlines() if " RUNNING " in line and node not in line],
+        90,
+    )
     assert other
     study.release()
     until("the second attempt to finish a unit", lambda: study.finished() >= 1)
@@ -54,7 +57,9 @@ def test_a_hung_node_that_wakes_and_writes_again_leaves_the_store_right(act: Act
 
 @overlapping
 def test_preemption_gives_the_node_away_in_time_and_goes_on_later(act: Act):
-    study = act.study(per_task=12, site={"constraint": "n5", "gpu": {"option": "gpus-per-node", "value": "v100:4"}, "parallel": 1})
+    study = act.study(
+        per_task=12, site={"constraint": "n5", "gpu": {"option": "gpus-per-node", "value": "v100:4"}, "parallel": 1}
+    )
     (study.control / "step_s").write_text("0.3")
     study.submit()
     until("a unit to be finished", lambda: study.finished() >= 1)
@@ -62,8 +67,14 @@ def test_preemption_gives_the_node_away_in_time_and_goes_on_later(act: Act):
     act.fault("preemption by a job of a higher partition")
     words = ["--parsable", "-p", "high", "-w", node, "--gpus-per-node=v100:4", "-o", "/dev/null", "--wrap", "sleep 5"]
     high = act.cluster.ask("sbatch", *words).strip()
-    until("the higher job to run", lambda: "RUNNING" in act.cluster.ask("squeue", "-h", "-t", "all", "-j", high, "-o", "%T")
-          or "COMPLETED" in act.cluster.ask("squeue", "-h", "-t", "all", "-j", high, "-o", "%T"), 40)
+    until(
+        "the higher job to run",
+        lambda: (
+            "RUNNING" in act.cluster.ask("squeue", "-h", "-t", "all", "-j", high, "-o", "%T")
+            or "COMPLETED" in act.cluster.ask("squeue", "-h", "-t", "all", "-j", high, "-o", "%T")
+        ),
+        40,
+    )
     act.recovered(study, "USR2, the unit at hand abandoned, requeued, went on")
 
 

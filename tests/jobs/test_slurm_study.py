@@ -41,12 +41,16 @@ def test_submitting_a_finished_study_again_adds_nothing(undisturbed):
 def pictures(run: Path) -> dict[str, bytes]:
     """The finished units' images, by key and number."""
     store = Store(run)
-    return {f"{key}/{path.name}": path.read_bytes() for key in store.present() for path in store.folder(key).glob("*.png")}
+    return {
+        f"{key}/{path.name}": path.read_bytes() for key in store.present() for path in store.folder(key).glob("*.png")
+    }
 
 
 @overlapping
 def test_the_real_model_killed_in_one_task_and_warned_in_another_gives_the_pixels_of_an_undisturbed_run(act: Act):
-    study = act.study(light=False, subjects=2, seeds=4, steps=20, per_task=4, site={"memory_gb": 4.0, "signal_seconds": 60})
+    study = act.study(
+        light=False, subjects=2, seeds=4, steps=20, per_task=4, site={"memory_gb": 4.0, "signal_seconds": 60}
+    )
     study.submit()
     first, second = study.submissions[0].tasks
     store = Store(study.run)
@@ -72,12 +76,20 @@ def test_plain_sbatch_makes_the_same_report_where_login_nodes_may_not_run_python
     environment = {**act.cluster.environment, **study.light_environment, "SVDSTORY_PYTHON": sys.executable}
 
     def sbatch(*words: str) -> str:
-        done = subprocess.run(["sbatch", "--parsable", "-c", "1", *words], cwd=study.folder, env=environment, check=True,
-                              capture_output=True, text=True)
+        done = subprocess.run(
+            ["sbatch", "--parsable", "-c", "1", *words],
+            cwd=study.folder,
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         return done.stdout.strip()
 
     job = sbatch("--array=0-1", "--constraint=n10|n11", str(SCRIPTS / "run.sbatch"), "study.yaml", "--out", "run")
     last = sbatch(f"--dependency=afterany:{job}", "--constraint=n10|n11", str(SCRIPTS / "reduce.sbatch"), "run")
-    until("the report", lambda: "COMPLETED" in act.cluster.ask("squeue", "-h", "-t", "all", "-j", last, "-o", "%T"), 120)
+    until(
+        "the report", lambda: "COMPLETED" in act.cluster.ask("squeue", "-h", "-t", "all", "-j", last, "-o", "%T"), 120
+    )
     assert len(pictures(study.run)) == 2 * len(read_plan(plan_path(study.run)).units)
     assert study.report() == act.stage.undisturbed.report()

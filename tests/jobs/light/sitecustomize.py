@@ -69,7 +69,9 @@ def generate(model, prompts, method, *, seed, steps, size, on_step, **_):
     images = []
     for prompt in prompts.prompts:
         seedling = hashlib.sha256(f"{prompt} {method.switches()} {seed}".encode()).digest()
-        images.append(Image.frombytes("RGB", size, (seedling * (size[0] * size[1] * 3 // 32 + 1))[: size[0] * size[1] * 3]))
+        images.append(
+            Image.frombytes("RGB", size, (seedling * (size[0] * size[1] * 3 // 32 + 1))[: size[0] * size[1] * 3])
+        )
     return types.SimpleNamespace(images=images, sample=Sample(len(images)), counters={})
 
 
@@ -117,8 +119,14 @@ class Measureless:
 
 
 if CONTROL:
-    stub("torch", OutOfMemoryError=OutOfMemoryError, Tensor=object, device=object, uint8=None,
-         cuda=types.SimpleNamespace(is_available=lambda: False))
+    stub(
+        "torch",
+        OutOfMemoryError=OutOfMemoryError,
+        Tensor=object,
+        device=object,
+        uint8=None,
+        cuda=types.SimpleNamespace(is_available=lambda: False),
+    )
     stub("safetensors.torch", save=save)
     stub("svdstory.pipeline.generation", Generated=object, NotFinite=NotFinite, generate=generate)
     stub("svdstory.pipeline.metrics.registry", load_scorer=lambda name, *_, **__: Measureless(name))
