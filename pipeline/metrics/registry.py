@@ -63,7 +63,7 @@ def _world(name: str, device: str) -> Scorer:
     """The miniature's judge ships with svdstory. Raises InputError for an installation without it."""
     from .world import World
 
-    weights = Path(__file__).parents[1] / "miniature" / "weights" / "judge.safetensors"
+    weights = Path(__file__).parents[1] / "miniature" / "weights" / "judges" / "judge.safetensors"
     if not weights.is_file():
         raise InputError(f"scorer {name!r}: {weights} is missing: this svdstory was installed without the miniature.")
     return World(name, weights, staging.sha256(weights), device)

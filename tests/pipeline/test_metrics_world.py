@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from svdstory.pipeline.metrics.registry import load_scorer
 from svdstory.pipeline.metrics.scorer import UnitImages
 from svdstory.pipeline.metrics.world import World, kind_of, scenes_of
 from svdstory.pipeline.miniature.judges import Judge, load_judge, read_pictures, save_judge
-from svdstory.pipeline.world import draw_view, render, truth
+from svdstory.pipeline.world import SETTINGS, draw_identity, draw_view, render, truth
 
 PROMPTS = ["A photo of a gift box in the snow", "A photo of a gift box under the sea"]
 
@@ -57,3 +58,16 @@ def test_sets_outside_the_world_and_pictures_of_another_size_get_no_numbers(scor
     found = scorer.score_many([outside[0], unit(), *outside[1:]])
     assert found[0] == found[2] == found[3] == {}
     assert found[1] == scorer.score(unit())
+
+
+def test_the_shipped_judge_tells_one_subject_from_independent_ones():
+    scorer, rng = load_scorer("world"), np.random.default_rng(0)
+    distances = []
+    for identity in (draw_identity(rng), None):
+        views = [draw_view(rng, kind="bus", scene=scene, identity=identity) for scene in SETTINGS]
+        pictures = [Image.fromarray(render(view).image) for view in views]
+        prompts = [f"A photo of a bus {words}" for words in SETTINGS.values()]
+        values = scorer.score(UnitImages(pictures, prompts, "a bus"))
+        assert values["kind_accuracy"] == values["scene_accuracy"] == 1 and values["scene_leakage"] < 0.05
+        distances.append(values["identity_distance"])
+    assert distances[0] < 0.3 < distances[1]
