@@ -130,6 +130,7 @@ def run_reduce(submission: str) -> None:
 
     place = Submission(Path(submission))
     run = place.folder.parents[1]
+    wait_for_late_units(place, Store(run))
     for scorer in read_plan(run / place.intent["plan"]).scorers:
         print(f"scoring by {scorer}", flush=True)
         score_run(run, scorer, device="cpu", allow_random=True)
@@ -138,6 +139,16 @@ def run_reduce(submission: str) -> None:
     write_whole(place.folder / "reduced.json", {"complete": result.complete, "at": time.time()})
     if not result.complete:
         raise RuntimeError(f"the report {result.report} has holes: {result.summary}")
+
+
+def wait_for_late_units(place: Submission, store: Store, deadline_s: float = 60.0) -> None:
+    """Wait for units that tasks say they finished: on NFS and Lustre, this node may see them late. Then go on."""
+    last = {turn.task: turn for turn in attempts.read(place.folder)}
+    said = [key for number, turn in last.items() if turn.ending == "finished" for key in place.tasks[number]]
+    failed, end = store.failures(), time.monotonic() + deadline_s
+    late = [key for key in said if key not in failed]
+    while (late := [key for key in late if not store.is_finished(key)]) and time.monotonic() < end:
+        time.sleep(0.5)
 
 
 def work_share(run: Path, plan: Plan, store: Store, share: int, shares: int, lead_s: float) -> "Outcome":

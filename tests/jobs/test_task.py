@@ -1,0 +1,64 @@
+"""The reduce job on a file system that shows finished units late; turns of a task that bring nothing."""
+
+import threading
+import time
+
+from svdstory.jobs import attempts
+from svdstory.jobs.attempts import TaskAttempt
+from svdstory.jobs.ledger import intend
+from svdstory.jobs.store import Attempt, Store
+from svdstory.jobs.task import is_barren, wait_for_late_units
+
+KEY = "a" * 24
+
+
+def turn(number: int, **facts) -> TaskAttempt:
+    return TaskAttempt(0, "17_0", number, "n1", started=1000.0 + number, ended=1010.0 + number, **facts)
+
+
+def test_the_reduce_job_waits_for_units_that_a_task_says_it_finished(tmp_path):
+    place, store = intend(tmp_path, 1, [[KEY]], [1]), Store(tmp_path)
+    attempts.write(place.folder, turn(0, ending="finished", made=1))
+    timer = threading.Timer(0.3, lambda: store.publish(KEY, {"0.png": b"x"}, {}, Attempt.here()))
+    timer.start()
+    wait_for_late_units(place, store, deadline_s=20)
+    assert store.is_finished(KEY)
+
+
+def test_the_reduce_job_does_not_wait_for_failed_units_nor_for_killed_tasks(tmp_path):
+    place, store = intend(tmp_path, 1, [[KEY], ["b" * 24]], [2]), Store(tmp_path)
+    attempts.write(place.folder, turn(0, ending="finished", failed=1))
+    store.record_failure(KEY, "bug", "a bug", Attempt.here())
+    began = time.monotonic()
+    wait_for_late_units(place, store, deadline_s=20)
+    assert time.monotonic() - began < 10
+
+
+def test_a_task_is_given_up_after_three_turns_without_a_unit_and_not_before(tmp_path):
+    place = intend(tmp_path, 1, [[KEY]], [1])
+    barren = []
+    for number in range(3):
+        attempts.write(place.folder, turn(number, ending="stopped"))
+        barren.append(is_barren(place, 0, limit_s=3600))
+    assert barren == [False, False, True]
+
+
+def test_most_of_the_time_limit_without_a_unit_is_enough_to_give_up(tmp_path):
+    place = intend(tmp_path, 1, [[KEY]], [1])
+    attempts.write(place.folder, turn(0, ending="stopped"))
+    assert is_barren(place, 0, limit_s=15)
+
+
+def test_a_garbled_line_of_an_attempt_is_passed_over(tmp_path):
+    place = intend(tmp_path, 1, [[KEY]], [1])
+    attempts.write(place.folder, turn(0, ending="finished", made=1))
+    with open(place.folder / "task-0.jsonl", "a") as file:
+        file.write('{"task": 0, "job": "17_{"task"\n')
+    assert [found.made for found in attempts.read(place.folder)] == [1]
+
+
+def test_a_node_is_only_blamed_where_others_succeed(tmp_path):
+    bad = turn(0, ending="bad node", failed=3)
+    assert attempts.bad_nodes([bad]) == []
+    good = TaskAttempt(1, "17_1", 0, "n2", started=1.0, ended=2.0, ending="finished", made=2)
+    assert attempts.bad_nodes([bad, good]) == ["n1"]
