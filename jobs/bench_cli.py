@@ -91,3 +91,19 @@ def orchestration(out: Folder = RESULTS,
 
     rows = bench_orchestration(tuple(int(n) for n in units.split(",")), folder)
     save("orchestration", rows, "cpu", out, "One process, stand-ins of 2 kB for the three images of a unit.")
+
+
+@bench.command()
+def images(counts: Annotated[str, typer.Option(help="Numbers of images, separated by commas.")] = "3,6,12",
+           method: str = "consistory", micro_batch: Annotated[int, typer.Option(min=1)] = 2, model: str = "tiny",
+           size: Annotated[int, typer.Option(help="Pixels a side.")] = 512, steps: int = 6, out: Folder = RESULTS):
+    """Time and peak memory of one set against its number of images, on the CPU.
+
+    Example: svdstory bench images --counts 3,6,12 --micro-batch 2
+    """
+    from svdstory.pipeline.bench.images import bench_images
+    from svdstory.pipeline.bench.record import save
+
+    rows = bench_images([int(n) for n in counts.split(",")], method, micro_batch, model, size, steps)
+    save("images", rows, "cpu", out, "CPU time of one thread; memory beyond the loaded model, each row in a process of "
+         "its own.")

@@ -129,7 +129,7 @@ def verify(run: RunFolder, deep: Annotated[bool, typer.Option(help="Compare ever
     raise typer.Exit(1 if problems else 0)
 
 
-for module in ("report_cli", "score_cli", "cluster_cli"):
+for module in ("report_cli", "score_cli", "cluster_cli", "bench_cli"):
     import_module(f".{module}", __package__).register(app)
 
 
