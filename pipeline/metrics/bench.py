@@ -129,8 +129,8 @@ def write_report(timings: list[Timing], folder: Path, command: str) -> None:
     (folder / "scoring.md").write_text(markdown(content), encoding="utf-8")
 
 
-EXPLAINED = """first: PNGs read, checked, decoded, masked, embedded; CPU s: its processor time. cached: embeddings from the
-cache, scores made again (layout keeps none: 196 tokens an image). again: nothing to do. load: the machine's load
+EXPLAINED = """first: PNGs read, checked, decoded, masked, embedded; CPU s: its processor time. cached: embeddings from
+the cache, scores made again (layout keeps none: 196 tokens an image). again: nothing to do. load: the machine's load
 average at the start; over the number of cores, others at work slowed down every wall time here. 1,000 images: from
 the processor time, as if alone with that many threads."""
 COLUMNS = ("scorer", "images", "pixels", "device, threads", "load", "first s", "CPU s", "1,000 images", "cached s",
@@ -139,8 +139,9 @@ COLUMNS = ("scorer", "images", "pixels", "device, threads", "load", "first s", "
 
 def markdown(content: dict) -> str:
     """scoring.md from what scoring.json holds."""
-    lines = ["# Scoring: time and memory", "", f"`{content['command']}` for each scorer, one process each, on "
-             f"{content['machine']}, torch {content['torch']}.", "", EXPLAINED, "",
+    machine = f"{content['machine']}, torch {content['torch']}"
+    lines = ["# Scoring: time and memory", "",
+             f"`{content['command']}` for each scorer, one process each, on {machine}.", "", EXPLAINED, "",
              "| " + " | ".join(COLUMNS) + " |", "|---|--:|--:|---" + "|--:" * 7 + "|---|"]
     for t in (Timing(**t) for t in content["timings"]):
         cells = (t.scorer, t.images, f"{t.size}²", f"{t.device}, {t.threads}", f"{t.load:.1f}", f"{t.first_s:.1f}",
