@@ -1,7 +1,7 @@
 """The next report, built beside the present one and swapped in whole: a reader never sees half a report.
 
 Each file is keyed by what it is made from (its inputs and the code that makes it). A file whose key is the present
-report's is linked over instead of made. RUN/cache/report.json holds the keys.
+report's is linked over instead of made. The keys lie in the report itself, report/.inputs.json, and are swapped with it.
 """
 
 import json
@@ -16,12 +16,16 @@ from typing import Any
 from svdstory.pipeline.strict import digest
 
 
+KEYS = ".inputs.json"
+
+
 class Draft:
     """A report in the making."""
 
     def __init__(self, run: Path):
-        self.report, self.keys_file = run / "report", run / "cache" / "report.json"
+        self.report = run / "report"
         self.folder = run / f".report.{os.uname().nodename}.{os.getpid()}"
+        sweep(run)
         self.made: list[str] = []
         self.kept: list[str] = []
         self._keys: dict[str, list] = {}
@@ -50,6 +54,7 @@ class Draft:
         if not self.made and set(self._before) == set(self._keys):
             shutil.rmtree(self.folder)
             return
+        (self.folder / KEYS).write_text(json.dumps(self._keys, indent=0, sort_keys=True), encoding="utf-8")
         old = self.folder.with_name(self.folder.name + ".old")
         while True:
             try:
@@ -64,22 +69,23 @@ class Draft:
                     raise
             shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-        self._write_keys()
 
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _read_keys(self) -> dict[str, list]:
         try:
-            return json.loads(self.keys_file.read_text(encoding="utf-8"))
+            return json.loads((self.report / KEYS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
 
-    def _write_keys(self) -> None:
-        self.keys_file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.keys_file.with_name(f".{self.keys_file.name}.{os.getpid()}")
-        partial.write_text(json.dumps(self._keys, indent=0, sort_keys=True), encoding="utf-8")
-        os.replace(partial, self.keys_file)
+
+def sweep(run: Path) -> None:
+    """Remove what killed processes of this host left behind."""
+    for path in run.glob(f".report.{os.uname().nodename}.*"):
+        pid = path.name.removesuffix(".old").rpartition(".")[2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

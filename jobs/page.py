@@ -100,7 +100,7 @@ def run_data(page: Page) -> dict:
                     for m in plan.methods],
         "metrics": [{"name": m, "label": metric_label(m), "better": better(m),
                      "random": is_random(study.measured.protocols.get(m, {}))} for m in metrics],
-        "baseline": plan.methods and page.findings.baseline, "command": command(study), "cells": cells,
+        "baseline": page.findings.baseline, "command": command(study), "cells": cells,
         "axes": page.findings.axes, "groups": groups_of(study), "ratio": plan.size[1] / plan.size[0],
         "small": max(plan.size) <= SIDE, "statistics": statistics(page),
     }

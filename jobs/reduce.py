@@ -4,6 +4,7 @@ The same inputs give the same bytes. What has not changed since the last reduce 
 thumbnails are kept in packs (thumbnails.py), the report's files are keyed by their inputs (draft.py).
 """
 
+import errno
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,6 +76,11 @@ def reduce(run: Path, *, lang: str = "en", figures: list[str] | None = None,
         add_overview(draft, study, packs, lang)
         not_drawn = add_numbers(draft, study, packs, names, lang, figures, report)
         draft.swap()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise InputError(f"{draft.report}: cannot be written ({error.strerror}). The present report is as it "
+                             "was.") from None
+        raise
     finally:
         draft.discard()
     return ReduceResult(draft.report, study.counts(), tuple(draft.made), tuple(draft.kept), tuple(study.number_notes),

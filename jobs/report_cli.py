@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 def reduce_run(run: RunFolder,
                lang: Annotated[str, typer.Option(help="Language of the figures' labels: en or ru.")] = "en",
                figures: Annotated[Optional[str], typer.Option(help="Names of figures, separated by commas. "
-                                                              "Default: all that the run gives.")] = None) -> None:
+                                                              "The report then holds these alone.")] = None) -> None:
     """Make RUN/report: grids, figures, tables and index.html. What has not changed is not made again.
 
     Example: svdstory reduce results/report-sdxl --lang ru
@@ -29,6 +29,7 @@ def reduce_run(run: RunFolder,
     from .reduce import reduce
 
     result = reduce(run, lang=lang, figures=figures and figures.split(","), report=_say)
+    _say("")
     typer.echo(result.summary)
     raise typer.Exit(0 if result.complete else 1)
 

@@ -59,7 +59,7 @@ function drawTable() {
   }), make("th", {}, "sets"));
   $("table").replaceChildren(tabs, make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head),
     make("tbody", {}, ...sortedMethods(axes).map((m) => tableRow(m, axes))))),
-  make("p", { className: "setting" }, `Mean [95 % bootstrap interval over sets]; difference to ${run.baseline} on the ` +
+  make("p", { className: "setting" }, `Mean [95 % bootstrap interval over sets]; difference to ${run.methods.find((m) => m.name === run.baseline).label} on the ` +
     "same sets and seeds, coloured where Holm-corrected p < 0.05. Click a heading to sort."));
 }
 

@@ -12,7 +12,8 @@ from svdstory.jobs.plan import Plan, make_plan, write_plan
 from svdstory.jobs.store import Attempt, Store
 from svdstory.pipeline.metrics.stage import SCHEMA, score_path
 
-SMALL = {"sets": ("blue-bus", "red-fox"), "methods": ("sdxl", "consistory", "svd-log"), "seeds": (0, 1)}
+SMALL = {"sets": ("blue-bus", "red-fox"), "methods": ("sdxl", "consistory", "svd-log"), "seeds": (0, 1),
+         "scorers": ("clipscore:tiny",)}
 
 
 def synthetic_run(run: Path, **experiment) -> Plan:

@@ -1,7 +1,9 @@
 """Reduce: from a run's files to a report that hides nothing."""
 
 import csv
+import errno
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from .synthetic import publish, score, synthetic_run
 
 
 def content(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name[0] != "."}
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,31 @@ def test_a_crash_leaves_the_present_report_as_it_was(whole, run, monkeypatch):
         reduce(run)
     assert content(run / "report") == before
     assert not list(run.glob(".report*"))
+
+
+def test_a_full_disk_is_one_clear_message(whole, run, monkeypatch):
+    def full(study):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    shutil.rmtree(Store(run).folder(next(iter(whole[1].units))))
+    monkeypatch.setattr("svdstory.jobs.reduce.metrics_csv", full)
+    with pytest.raises(InputError, match="cannot be written .No space left on device."):
+        reduce(run)
+
+
+def test_two_reduces_at_once_both_end_well_with_one_report(whole, run):
+    shutil.rmtree(run / "report")
+    code = "import sys; from pathlib import Path; from svdstory.jobs.reduce import reduce; reduce(Path(sys.argv[1]))"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(run)]) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert content(run / "report") == content(whole[0] / "report")
+    assert not list(run.glob(".report*"))
+
+
+def test_what_a_killed_reduce_left_is_swept(run):
+    left = run / f".report.{os.uname().nodename}.999999999"
+    left.mkdir()
+    reduce(run)
+    assert not left.exists()
 
 
 def test_names_that_users_gave_become_safe_and_distinct_file_names(whole, tmp_path):
