@@ -63,12 +63,11 @@ def make_thumbnail(picture: Picture) -> tuple[bytes, str]:
         image = Image.open(io.BytesIO(content)).convert("RGB")
     except OSError as error:
         return b"", f"{name}: {error.strerror or 'not a readable image'}"
-    buffer = io.BytesIO()
     if max(image.size) <= SIDE:
-        image.save(buffer, "PNG")
-    else:
-        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-        image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+        return content, ""
+    buffer = io.BytesIO()
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
     return buffer.getvalue(), ""
 
 
