@@ -37,7 +37,10 @@ def truncate(a: Tensor, spec: SpectralFilter, start: Tensor, tolerance: float) -
     if found is None:
         return None
     leading, wanted, block = found
-    return torch.where(wanted.untouched[:, None, None], a, _product(leading, wanted).to(a.dtype)), wanted, block
+    out = _product(leading, wanted).to(a.dtype)
+    if spec.reweight in ("log", "log2"):
+        out = torch.where(wanted.untouched[:, None, None], a, out)
+    return out, wanted, block
 
 
 def reweight(a: Tensor, spec: SpectralFilter, start: Tensor, tolerance: float) -> tuple[Tensor, Wanted, Tensor] | None:
