@@ -1,7 +1,7 @@
 """The next report, built beside the present one and swapped in whole: a reader never sees half a report.
 
 Each file is keyed by what it is made from (its inputs and the code that makes it). A file whose key is the present
-report's is linked over instead of made. The keys lie in the report itself, report/.inputs.json, and are swapped with it.
+report's is linked over instead of made. The keys lie in the report itself, report/.inputs.json, swapped with it.
 """
 
 import json

@@ -150,7 +150,8 @@ def set_grid(study: Study, set_name: str, places: list[Place], thumbnails: dict[
     rows = tuple(Row(method_label(method, lang), tuple(part_of(at[method, seed], thumbnails) for seed in seeds))
                  for method in study.plan.methods)
     lead = " ".join(part.strip() for part in (prompts.style, prompts.subject) if part.strip())
-    return Grid(f"{lead} …", tuple(f"… {s}" for s in prompts.settings), tuple(f"{word('seed', lang)} {s}" for s in seeds), rows,
+    return Grid(f"{lead} …", tuple(f"… {s}" for s in prompts.settings),
+                tuple(f"{word('seed', lang)} {s}" for s in seeds), rows,
                 tuple(study.plan.size), tuple(study.notes), setting_text(study), family_breaks(study.plan.methods))
 
 

@@ -59,7 +59,8 @@ def curate_run(run: RunFolder,
 
 
 def spectra_run(run: RunFolder,
-                set_name: Annotated[Optional[str], typer.Option("--set", help="Prompt set. Default: the first.")] = None,
+                set_name: Annotated[Optional[str], typer.Option("--set", help="Prompt set. Default: the first "
+                                                                "one.")] = None,
                 method: Annotated[Optional[str], typer.Option(help="Default: unmasked, or the first with extended "
                                                               "attention.")] = None,
                 seed: Annotated[Optional[int], typer.Option(help="Default: the set's first.")] = None,

@@ -89,7 +89,8 @@ def _name_points(figure, axes, names: dict[str, tuple[float, float, str]], obsta
             for angle in (0, 180, 90, 270, 45, 135, 225, 315, 20, 160, 200, 340):
                 dx, dy = radius * np.cos(np.radians(angle)), radius * np.sin(np.radians(angle))
                 text = axes.annotate(label, (x, y), (dx, dy), textcoords="offset points", fontsize=6.5,
-                                     color=colour(method), path_effects=[HALO], va="center", annotation_clip=False, zorder=5,
+                                     color=colour(method), path_effects=[HALO], va="center", annotation_clip=False,
+                                     zorder=5,
                                      ha="left" if dx > 1 else "right" if dx < -1 else "center",
                                      arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY, "shrinkA": 0,
                                                  "shrinkB": 3} if radius > 12 else None)

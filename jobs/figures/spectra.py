@@ -65,8 +65,8 @@ def _draw_steps(axes, by_step: dict[int, np.ndarray], part: str, material: Mater
     largest = max(float(values[0]) for values in by_step.values())
     for (step, values), shade in zip(sorted(by_step.items()), STEP_COLOURS):
         values = values[:FIRST] if part == "first 50" else values
-        axes.plot(np.arange(1, len(values) + 1), np.where(values > largest * FLOOR, values, np.nan), color=shade, lw=1.0,
-                  label=f"{material.word('iteration')} {step}")
+        axes.plot(np.arange(1, len(values) + 1), np.where(values > largest * FLOOR, values, np.nan), color=shade,
+                  lw=1.0, label=f"{material.word('iteration')} {step}")
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(color=LIGHT, lw=0.4)

@@ -38,8 +38,8 @@ def say(figure, material: Material, *metrics: str, above: float = 0.08) -> None:
     if metrics and material.random(*metrics):
         notes.append(material.word("random"))
     if notes:
-        figure.text(0.0, 1 + above / figure.get_figheight(), "\n".join(notes), color=NOTE, va="bottom", ha="left", fontsize=8,
-                    bbox={"facecolor": NOTE_GROUND, "edgecolor": "none", "pad": 4})
+        figure.text(0.0, 1 + above / figure.get_figheight(), "\n".join(notes), color=NOTE, va="bottom", ha="left",
+                    fontsize=8, bbox={"facecolor": NOTE_GROUND, "edgecolor": "none", "pad": 4})
 
 
 def files(figure) -> tuple[bytes, bytes]:

@@ -55,7 +55,8 @@ def score(run: Path, plan: Plan, scorer: str, metrics: dict[str, float], weights
         values = {name: round(level + 0.1 * levels[cell.method] + 0.05 * random.Random(f"{key}{name}").random(), 6)
                   for name, level in metrics.items()}
         record = {"schema": SCHEMA, "key": key, "scorer": scorer, "protocol_hash": "0" * 12,
-                  "protocol": {"scorer": scorer, "embedder": "a test", "library": "none", "weights": weights}, "values": values,
+                  "protocol": {"scorer": scorer, "embedder": "a test", "library": "none", "weights": weights},
+                  "values": values,
                   "images": {n: f["sha256"] for n, f in files.items() if n.endswith(".png")}}
         path = score_path(run, scorer, key)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,8 @@ from .synthetic import publish, score, synthetic_run
 
 
 def content(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name[0] != "."}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.name[0] != "."}
 
 
 @pytest.fixture(scope="module")
