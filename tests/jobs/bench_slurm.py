@@ -51,7 +51,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             result = {
-                "machine": machine(),
+                "machine": machine(cluster),
                 "study": study(cluster, Path(folder)),
                 "synthetic": synthetic(cluster, Path(folder), asked.units, asked.reduce),
             }
@@ -64,8 +64,8 @@ def main() -> None:
     (RESULTS / "slurm.md").write_text(page(result), encoding="utf-8")
 
 
-def machine() -> dict:
-    version = subprocess.run(["sinfo", "--version"], capture_output=True, text=True).stdout.strip()
+def machine(cluster: Cluster) -> dict:
+    version = cluster.ask("sinfo", "--version").strip()
     return {
         "cores": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 1),

@@ -66,9 +66,17 @@ class Cluster:
 
     def cpu_seconds(self) -> float:
         """What all jobs so far have computed, by accounting."""
-        spans = self.ask("sacct", "-n", "-P", "-X", "-D", "-o", "TotalCPU", "--starttime=now-1day").split()
+        lines = self.ask("sacct", "-n", "-P", "-D", "-o", "JobID,TotalCPU", "--starttime=now-1day").split()
+        spans = [line.split("|")[1] for line in lines if "." in line.split("|")[0]]  # steps: a job's sum is not kept
         parts = [[float(part) for part in span.replace("-", ":").split(":")] for span in spans]
         return sum(sum(part * 60**power for power, part in enumerate(reversed(span))) for span in parts)
+
+
+def own_cluster(name: str, port: int, **settings) -> Cluster:
+    """A cluster of this pytest process: its folder and ports are no other's, also under pytest-xdist."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    port += 40 * worker + os.getpid() % 50 * 200
+    return Cluster(Path(f"/tmp/svdstory-{name}-{os.getpid()}"), port, **settings)
 
 
 def unchanged_for(seconds: float, look):

@@ -4,19 +4,12 @@ import json
 import os
 import resource
 import time
-from pathlib import Path
 
 import pytest
 
-from .cluster import Cluster, left_out
-from .stage import Stage, faults_file
+from .cluster import Cluster, left_out, own_cluster
+from .stage import ANYWHERE, Stage, faults_file
 from .study import Study
-
-
-def _own(name: str, port: int, **settings) -> Cluster:
-    """A cluster of this pytest process: its folder and ports are no other's, also under pytest-xdist."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return Cluster(Path(f"/tmp/svdstory-{name}-{os.getpid()}"), port + 40 * worker + os.getpid() % 50 * 200, **settings)
 
 
 def _bring_up(cluster: Cluster):
@@ -33,22 +26,14 @@ def _bring_up(cluster: Cluster):
 @pytest.fixture(scope="session")
 def cluster():
     """Eleven nodes (so that faults of nodes can overlap), accounting, preemption, MaxArraySize 5."""
-    yield from _bring_up(_own("lab", 21000, nodes=11))
+    yield from _bring_up(own_cluster("lab", 21000, nodes=11))
 
 
 @pytest.fixture(scope="session")
-def bare_cluster():
-    """One node, no accounting."""
-    yield from _bring_up(_own("bare", 21030, nodes=1, accounting="no"))
-
-
-@pytest.fixture(scope="session")
-def undisturbed(cluster, tmp_path_factory):
-    """A study that nothing happens to: what the others' reports must equal."""
-    study = Study(cluster, tmp_path_factory.mktemp("undisturbed") / 'Мой "run" it\'s here', site={"gpu": None})
-    study.submit()
-    study.until_quiet()
-    return study
+def undisturbed(stage):
+    """A study that nothing happens to, when it has ended."""
+    stage.reference()
+    return stage.undisturbed
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +56,12 @@ def faults(cluster):
 
 
 @pytest.fixture(scope="session")
-def stage(request, cluster, tmp_path_factory, undisturbed, faults):
-    """The scenarios of all tests that are to be run, started at once."""
-    stage = Stage(cluster, tmp_path_factory.mktemp("stage"), undisturbed, faults)
+def stage(request, cluster, tmp_path_factory, faults):
+    """A study that nothing happens to, and the scenarios of all tests that are to be run, started at once."""
+    folder = tmp_path_factory.mktemp("stage")
+    undisturbed = Study(cluster, folder / 'undisturbed Мой "run" it\'s', site={"gpu": None, "constraint": ANYWHERE})
+    undisturbed.submit()
+    stage = Stage(cluster, folder, undisturbed, faults)
     stage.start([item.function.scenario for item in request.session.items if hasattr(item.function, "scenario")])
     yield stage
     stage.close()

@@ -28,6 +28,11 @@ class Stage:
     def result(self, scenario: Callable) -> None:
         self._outcomes[scenario.__name__].result()
 
+    def reference(self) -> dict[str, bytes]:
+        """The report of the undisturbed study: what all others must equal."""
+        self.undisturbed.until_quiet()
+        return self.undisturbed.report()
+
     def drain(self) -> None:
         """Wait until all scenarios have ended, well or badly."""
         wait(self._outcomes.values())
@@ -63,7 +68,7 @@ class Act:
         took = time.monotonic() - self._fault[1]
         self.stage.faults[self.name] = {"fault": self._fault[0], "end": how, "recovery_s": round(took, 1)}
         assert study.finished() == study.units
-        assert study.report() == self.stage.undisturbed.report()
+        assert study.report() == self.stage.reference()
         assert not list((study.run / "corrupt").glob("*"))
 
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from .cluster import unchanged_for, until
-from .stage import Act
-from .study import Study
+from .cluster import own_cluster, unchanged_for, until
+from .stage import Act, overlapping
 
 
 @pytest.fixture
@@ -23,20 +22,24 @@ def test_a_submit_cap_of_three_gets_two_longer_tasks_and_the_reduce_job(act: Act
 
 
 def test_slurmctld_may_die_and_come_back_while_tasks_run(act: Act):
-    study = act.study()
+    study = act.study(per_task=6)
     study.hold()
     study.submit()
-    until("four units to begin", lambda: len(study.began()) >= 4)
+    until("both tasks to begin", lambda: len(study.began()) >= 2)
     until("slurmctld to have saved its last change", unchanged_for(6, study.queue))
     act.fault("slurmctld killed and restarted")
     act.cluster.script("ctld", "off")
+    (study.control / "step_s").write_text("0.2")
     study.release()
-    until("the running tasks to finish their units", lambda: study.finished() >= 8)
+    until("the tasks to finish units without it", lambda: study.finished() >= 4)
+    study.hold()
     now = study.status()
-    assert now["done"] >= 8 and "the queue is not known" in now["notes"][0]
+    assert now["done"] >= 4 and "the queue is not known" in now["notes"][0]
     assert "Nothing is lost" in study.submit(status=2)
     act.cluster.script("ctld", "on")
-    act.recovered(study, "tasks went on without it; status told from files; the rest ran when it was back")
+    study.release()
+    act.recovered(study, "tasks went on without it; status was told from files; the report came when it was back")
+    assert not [name for name in study.began() if "-r0-" not in name]
 
 
 def test_slurmdbd_may_die_and_nothing_stops(act: Act):
@@ -51,12 +54,18 @@ def test_slurmdbd_may_die_and_nothing_stops(act: Act):
         act.cluster.script("dbd", "on")
 
 
-def test_a_cluster_without_accounting_is_enough(bare_cluster, undisturbed, tmp_path):
-    study = Study(bare_cluster, tmp_path / "run", site={"gpu": None})
-    study.submit()
-    now = study.status()
-    assert now["units"] == study.units
-    study.until_quiet()
-    now = study.status()
-    assert now["done"] == study.units and now["gpu_hours"] > 0 and "by the tasks' own records" in now["notes"][0]
-    assert study.report() == undisturbed.report()
+@overlapping
+def test_a_cluster_without_accounting_is_enough(act: Act):
+    act.cluster = own_cluster("bare", 21030, nodes=1, accounting="no")
+    act.cluster.up()
+    try:
+        study = act.study(site={"constraint": None})
+        act.fault("accounting absent")
+        study.submit()
+        assert study.status()["units"] == study.units
+        act.recovered(study, "submit, tasks, status and the report do without it")
+        now = study.status()
+        assert now["done"] == study.units and now["gpu_hours"] > 0
+        assert "by the tasks' own records" in now["notes"][0]
+    finally:
+        act.cluster.down()

@@ -273,7 +273,7 @@ def test_a_damaged_unit_is_a_hole_until_it_is_made_again(act: Act):
     study.submit()
     until("a whole report", lambda: any(s.reduced for s in study.submissions), 120)
     assert len(list((study.run / "corrupt").glob("*"))) == 1
-    assert study.report() == act.stage.undisturbed.report()
+    assert study.report() == act.stage.reference()
     study.until_quiet()
     assert "1 damaged units that were set aside" in study.svdstory("clean", "run", "--yes")
     assert not list(study.run.rglob("*.pkl")) and not list((study.run / "corrupt").glob("*"))
