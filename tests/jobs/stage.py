@@ -23,7 +23,8 @@ class Stage:
 
     def start(self, scenarios: list[Callable]) -> None:
         for number, scenario in enumerate(scenarios):
-            self._outcomes[scenario.__name__] = self._pool.submit(scenario, Act(self, scenario.__name__, number))
+            act = Act(self, scenario.__name__, number)
+            self._outcomes[scenario.__name__] = self._pool.submit(act.play, scenario)
 
     def result(self, scenario: Callable) -> None:
         self._outcomes[scenario.__name__].result()
@@ -47,14 +48,23 @@ class Act:
     def __init__(self, stage: Stage, name: str, number: int):
         self.stage, self.name, self.number, self.cluster = stage, name, number, stage.cluster
         self._fault: tuple[str, float] | None = None
-        self._studies = 0
+        self._studies: list[Study] = []
 
     def study(self, **settings) -> Study:
         """A study of its own. Its folder's name has spaces, quotes and Cyrillic letters; its tasks ask for no GPU."""
-        self._studies += 1
-        folder = self.stage.folder / f'{self.number}-{self._studies} Мой "run" it\'s'
+        folder = self.stage.folder / f'{self.number}-{len(self._studies)} Мой "run" it\'s'
         settings["site"] = {"gpu": None, "constraint": ANYWHERE, **settings.get("site", {})}
-        return Study(self.cluster, folder, **settings)
+        self._studies.append(Study(self.cluster, folder, **settings))
+        return self._studies[-1]
+
+    def play(self, scenario: Callable[["Act"], None]) -> None:
+        """Play the scenario; one that fails leaves nothing in the queue that others would wait for."""
+        try:
+            scenario(self)
+        except BaseException:
+            for study in self._studies:
+                study.svdstory("cancel", "run", status=None)
+            raise
 
     def fault(self, what: str) -> None:
         """Note what is done to the cluster or the run, and when."""

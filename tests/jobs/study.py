@@ -160,5 +160,6 @@ class Study:
 
 def report_of(run: Path) -> dict[str, bytes]:
     folder = run / "report"
-    files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".inputs.json"]  # sizes
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
     return {name: re.sub(rb',[\d.]+,"cpu"\]', b',"cpu"]', content) for name, content in files.items()}

@@ -61,8 +61,8 @@ def test_scancel_of_one_element_is_not_undone_by_a_requeue(act: Act):
 
 @overlapping
 def test_the_time_limit_requeues_a_task_that_goes_on_where_it_was(act: Act):
-    study = act.study(per_task=12, site={"minutes": 1, "signal_seconds": 40})
-    (study.control / "step_s").write_text("0.7")
+    study = act.study(per_task=12, site={"minutes": 2, "signal_seconds": 30})  # Slurm may signal up to 60 s early
+    (study.control / "step_s").write_text("2")
     act.fault("time limit in the middle of a task's units")
     study.submit()
     act.recovered(study, "USR2 in time, requeued, went on with the rest", seconds=240)
