@@ -10,6 +10,7 @@ from .stage import Act, overlapping
 def act(stage, request):
     """A scenario that has the cluster to itself: the overlapping ones have ended."""
     stage.drain()
+    until("an empty queue", lambda: not stage.cluster.ask("squeue", "-h"))
     return Act(stage, request.node.name, 1000 + request.session.items.index(request.node))
 
 
