@@ -70,6 +70,10 @@ class Act:
         """Note what is done to the cluster or the run, and when."""
         self._fault = (what, time.monotonic())
 
+    def aside(self, words: str) -> None:
+        """The same fault seen by another study: a row of its own in the table."""
+        self.name, self._fault = f"{self.name} {words}", (f"{self._fault[0]}, {words}", self._fault[1])
+
     def recovered(self, study: Study, how: str, seconds: float = 240) -> None:
         """Wait until the run is complete and quiet; its report must equal the undisturbed one."""
         until(

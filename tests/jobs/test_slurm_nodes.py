@@ -28,7 +28,7 @@ def test_a_node_whose_power_is_cut_costs_the_unit_at_hand(act: Act):
     once.until_quiet()
     assert once.finished() < once.units
     once.submit()
-    act.name += " with --no-requeue"
+    act.aside("with --no-requeue")
     act.recovered(once, "the reduce job named the holes; submit added them")
     act.cluster.node(node, "on")
 
