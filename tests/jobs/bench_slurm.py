@@ -275,8 +275,9 @@ with an sbatch that queues nothing.
 ## Faults
 
 Each on the real cluster, in the test suite (`SVDSTORY_FAULTS=FILE pytest tests/jobs/test_slurm_*.py`), many at once;
-afterwards the report equals the undisturbed one, byte by byte, but for the seconds that each unit took. The suite took {t["wall_s"]} s at a load of {t["load"]}; its commands
-computed for {t["cpu_s_of_commands"]} s, its tasks for {t["cpu_s_of_tasks"]} s.
+afterwards the report equals the undisturbed one, byte by byte, but for the seconds that each unit took. The suite took
+{t["wall_s"]} s at a load of {t["load"]}; its commands computed for {t["cpu_s_of_commands"]} s, its tasks for
+{t["cpu_s_of_tasks"]} s.
 
 """
         text += "| what was done | what happened | seconds to a complete report |\n|---|---|---|\n"
