@@ -42,7 +42,6 @@ WORDS = {
     "share": ("Share of singular values kept", "Доля сохранённых сингулярных чисел"),
     "share of K": ("Share kept of K", "Доля для K"),
     "share of V": ("Share kept of V", "Доля для V"),
-    "excess": ("Similarity of backgrounds in excess of SDXL's", "Сходство фонов сверх SDXL"),
     "pareto": ("Pareto front", "Парето-фронт"),
     "all values": ("All singular values", "Все сингулярные числа"),
     "first 50": ("The first 50", "Первые 50"),
@@ -62,7 +61,6 @@ WORDS = {
     "intervals": ("95 % bootstrap intervals over prompt sets, n = {0}", "95 % бутстреп-интервалы по наборам, n = {0}"),
     "incomplete": ("{0} sets left out: cells are missing", "пропущено наборов: {0} (нет ячеек)"),
     "sets": ("Prompt sets", "Наборы запросов"),
-    "median": ("median over sets", "медиана по наборам"),
 }
 
 

@@ -144,7 +144,7 @@ def draw_leakage(material: Material):
                           annotation_clip=False)
     axes.axhline(0, color=GREY, lw=0.6)
     axes.set(xscale="log", xlabel=material.word("share"))
-    axes.set_ylabel(material.word("excess") + f"\n({material.metric(metric)})", fontsize=7)
+    axes.set_ylabel(f"{material.word('leakage')}\n{material.metric(metric)}", fontsize=7)
     axes.set_xticks(x, [f"{share * 100:g} %" for share in x])
     axes.minorticks_off()
     _tell_n(axes, material, (metric,))
