@@ -81,13 +81,14 @@ class Sample:
 
 @torch.no_grad()
 def sample(unet, scheduler, conditioning: Conditioning, method: Method, *, seed: int, steps: int, guidance: float,
-           latents: Tensor, micro_batch: int | None = None, exact_filter: bool = False,
+           latents: Tensor, micro_batch: int | None = None, exact_filter: bool = True,
            spectra: SpectraRecorder | None = None,
            on_step: Callable[[Step], None] = lambda step: None) -> Sample:
     """Denoise `latents` (B, C, H, W), standard normal, into a set of images of one subject.
 
     `micro_batch`: images per UNet call besides the anchors (None: all); changes memory, not images. Guidance of 1
-    or less runs without the uncond half. `exact_filter`: spectral filters take their exact paths only. `spectra`
+    or less runs without the uncond half. `exact_filter`: spectral filters take their exact paths; False
+    allows the faster ones within a tolerance, whose images have not been compared on real weights yet. `spectra`
     records the anchors' singular values. Raises InputError where the set and the method don't fit.
     """
     check(method, len(conditioning), latents.shape[-2:])

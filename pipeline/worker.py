@@ -19,7 +19,7 @@ from safetensors.torch import save
 from svdstory.jobs.plan import Cell, Plan
 from svdstory.jobs.store import Attempt, Store
 
-from .generation import Generated, NotFinite, generate
+from .generation import Generated, generate
 from .models import Model, load_model
 
 FATAL = ("disk full", "bad node")      # causes after which the next unit would fail too
@@ -134,7 +134,7 @@ def tensors(made: Generated, model: Model) -> bytes:
 def cause_of(error: BaseException) -> str:
     """The failure's cause, in the store's words."""
     import errno
-    if isinstance(error, NotFinite):
+    if isinstance(error, ArithmeticError):      # NotFinite, and the spectral filter's FloatingPointError
         return "not finite"
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in str(error):
         return "out of memory"

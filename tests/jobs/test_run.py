@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from .study import report_of
+
 EXPERIMENT = """sets: [fox.yaml]
 methods: [sdxl, consistory, svd-log]
 model: tiny
@@ -38,11 +40,6 @@ def units_of(out: Path) -> dict[str, str]:
             content = json.dumps({k: v for k, v in manifest.items() if k not in ("times", "attempt")}).encode()
         tree[str(path.relative_to(out))] = hashlib.sha256(content).hexdigest()
     return tree
-
-
-def report_of(out: Path) -> dict[str, str]:
-    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest()
-            for p in sorted((out / "report").rglob("*")) if p.is_file()}
 
 
 @pytest.fixture(scope="module")
