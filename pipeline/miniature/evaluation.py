@@ -79,8 +79,8 @@ def evaluate(weights: Path, count: int, steps: int = 20, out: Path | None = None
     }
     if out:
         save_png(world_sheet(), out / "world.png")
-        save_png(grid(pictures[:72], columns=12), out / "samples.png")
-        save_png(grid(sets, columns=2 * SET_SIZE), out / "plain-sets.png")
+        save_png(grid(pictures[:72], columns=12, zoom=1), out / "samples.png")
+        save_png(grid(sets, columns=2 * SET_SIZE, zoom=1), out / "plain-sets.png")
         (out / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
 
