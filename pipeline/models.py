@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionXLPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from .modelspec import ModelSpec, resolve_model
 from .strict import InputError
@@ -29,6 +31,8 @@ def load_model(wanted: str | ModelSpec, device: str | None = None, dtype: str | 
     place = choose_device(device)
     check_dtype(spec.dtype, place)
     kind = getattr(torch, spec.dtype)
+    diffusers_logging.disable_progress_bar()       # the libraries' own loading bars would fill batch logs
+    transformers_logging.disable_progress_bar()
     if spec.source == "built":
         from .tiny import build_tiny
         pipe = build_tiny()
