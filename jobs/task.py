@@ -11,6 +11,7 @@ from svdstory.jobs.ledger import Submission, write_whole
 from svdstory.jobs.plan import Plan, read_plan
 from svdstory.jobs.stop import Stop
 from svdstory.jobs.store import Attempt, Store
+from svdstory.pipeline.strict import InputError
 
 if TYPE_CHECKING:
     from svdstory.pipeline.worker import Outcome
@@ -131,9 +132,13 @@ def run_reduce(submission: str) -> None:
     place = Submission(Path(submission))
     run = place.folder.parents[1]
     wait_for_late_units(place, Store(run))
-    for scorer in read_plan(run / place.intent["plan"]).scorers:
+    plan = read_plan(run / place.intent["plan"])
+    for scorer in plan.scorers:
         print(f"scoring by {scorer}", flush=True)
-        score_run(run, scorer, device="cpu", allow_random=True)
+        try:
+            score_run(run, scorer, device="cpu", allow_random=bool(plan.model.note))
+        except InputError as error:      # as `run` does: weights that are not staged are said, not made up
+            print(f"{scorer} is left out: {error}", flush=True)
     result = reduce(run, report=lambda text: print(text, flush=True))
     print(result.summary, flush=True)
     write_whole(place.folder / "reduced.json", {"complete": result.complete, "at": time.time()})
