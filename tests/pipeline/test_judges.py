@@ -11,7 +11,6 @@ from svdstory.pipeline.miniature.stream import picture, pixels
 from svdstory.pipeline.world import SCENE_NAMES
 from svdstory.pipeline.world.truth import background_leakage, background_weight, true_reading
 
-shipped = pytest.mark.skipif(not (WEIGHTS / "judges" / "judge.safetensors").exists(), reason="no judges shipped yet")
 
 
 def held_out(count):
@@ -106,7 +105,6 @@ def test_a_saved_clip_scores_as_the_one_that_was_saved(tmp_path):
     assert np.allclose(WorldClip(model).score(images, prompts), load_clip(tmp_path).score(images, prompts), atol=5e-3)
 
 
-@shipped
 def test_the_shipped_judge_is_right_on_renders_it_never_saw():
     pictures = held_out(120)
     errors = judge_errors(read_pictures(load_judge(WEIGHTS / "judges"), images_of(pictures)), pictures)
@@ -114,7 +112,6 @@ def test_the_shipped_judge_is_right_on_renders_it_never_saw():
     assert errors["body hue error (degrees)"] < 10 and errors["shape error"] < 0.15 and errors["mask IoU"] > 0.88
 
 
-@shipped
 def test_the_shipped_judge_sees_half_a_background_that_is_another_ones():
     pictures = [one for one in held_out(150) if one.view.scene in ("desert", "night city")]
     one = next(picture for picture in pictures if picture.view.scene == "desert")
@@ -135,7 +132,6 @@ def test_the_shipped_judge_sees_half_a_background_that_is_another_ones():
     assert clean < 0.05 and mixed > 0.5 * expected
 
 
-@shipped
 def test_the_shipped_clip_finds_the_right_kind_and_scene():
     found = retrieval(load_clip(WEIGHTS / "judges"), count=120)
     assert found["kind"] >= 0.9 and found["scene"] >= 0.95
