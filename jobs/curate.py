@@ -17,7 +17,7 @@ from .grids import Grid, Row, draw_grid, png
 from .labels import metric_label
 from .places import Study, is_random, read_study
 from .reduce import file_names, find_damage, pack_path, part_of, setting_text
-from .thumbnails import read_pack
+from .thumbnails import Pack
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def picture(study: Study, proposal: Proposal, count: int) -> bytes:
     columns = max(len(study.plan.sets[r.name].settings) for r in chosen) if chosen else 1
     for r in chosen:
         place = next(p for p in study.by_set[r.name] if p.cell.method == proposal.method)
-        rows.append(Row(f"{r.name}  {r.value:.3f}", (part_of(place, read_pack(pack_path(study.run, names[r.name]))),)))
+        rows.append(Row(f"{r.name}  {r.value:.3f}", (part_of(place, Pack(pack_path(study.run, names[r.name]))),)))
     notes = [*study.notes, *(["random weights - this ranking means nothing"] if proposal.random else [])]
     grid = Grid(f"{len(good)} best and {len(bad)} worst sets of {proposal.method}", ("",) * columns, ("",),
                 tuple(rows), tuple(study.plan.size), tuple(notes),

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from .grids import CAUSE, GAP, GREY, HATCH, HOLE, INK, MARGIN, NOTE_GROUND, NOTE_INK, fitted, font, wrap
 from .labels import method_label
 from .places import Place, Study
-from .thumbnails import read_pack
+from .thumbnails import Pack
 
 LIMIT = 9600                  # pixels of the longer side; cells shrink to fit
 LARGEST, SMALLEST = 96, 32
@@ -38,7 +38,7 @@ def draw_overview(study: Study, packs: dict[str, Path], lang: str = "en") -> Ima
         for k, part in enumerate(labels[r]):
             draw.text((left - 12, y + (side - len(labels[r]) * line) // 2 + k * line), part, INK, text, anchor="ra")
         at = {p.cell.method: p for p in study.by_set[set_name] if p.cell.seed == seeds[set_name]}
-        thumbnails = read_pack(packs[set_name])
+        thumbnails = Pack(packs[set_name])
         for c, method in enumerate(methods):
             canvas.paste(tile(at[method], thumbnails, side), (left + c * (side + GAP), y))
     foot = f"Each cell: the first images of the set's first seed. Hatched: {_holes(study)}"
@@ -50,7 +50,7 @@ def first_seeds(study: Study) -> dict[str, int]:
     return {name: places[0].cell.seed for name, places in study.by_set.items()}
 
 
-def tile(place: Place, thumbnails: dict[str, Image.Image], side: int) -> Image.Image:
+def tile(place: Place, thumbnails: Pack, side: int) -> Image.Image:
     """Up to four images two by two, or a hatched square with the first letter of its state."""
     cell = Image.new("RGB", (side, side), HOLE if place.hole else "white")
     if place.hole:

@@ -4,12 +4,8 @@ The page carries everything as data: small pictures in WebP, numbers and names i
 block, thumbs/<set>.js; blocks are inlined as long as the page stays under INLINE, else loaded when a set is chosen.
 """
 
-import base64
-import io
 import json
-import os
 import shlex
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -27,11 +23,10 @@ from .findings import Findings, better
 from .labels import method_label, metric_label
 from .places import DONE, Place, Study, is_random
 from .report_tables import groups_of
-from .thumbnails import read_pack
+from .thumbnails import PAGE_SIDE, Pack, as_uri, webp
 from .verdicts import verdicts
 
 INLINE = 24_000_000        # bytes of thumbnails that the page carries itself
-SIDE, QUALITY = 160, 78    # of the page's thumbnails
 PREVIEW = 1400             # pixels: width of figures on the page; a click opens the full size
 
 
@@ -51,19 +46,10 @@ class Page:
 
 def thumbnail_block(places: list[Place], pack: Path, index: int) -> bytes:
     """JavaScript that hands one set's thumbnails to the page: unit key -> data URIs."""
-    thumbnails = read_pack(pack)
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        encoded = dict(zip(thumbnails, pool.map(lambda image: data_uri(image, SIDE, QUALITY), thumbnails.values())))
-    block = {p.cell.key: [encoded[picture.sha256] for picture in p.pictures] for p in places if p.state == DONE}
+    thumbnails = Pack(pack)
+    block = {p.cell.key: [thumbnails.for_page(picture.sha256) for picture in p.pictures]
+             for p in places if p.state == DONE}
     return f"svdstory.thumbs({index},{json.dumps(block, separators=(',', ':'))})\n".encode()
-
-
-def data_uri(image: Image.Image, side: int, quality: int) -> str:
-    if image.width > side:
-        image = image.resize((side, max(1, round(side * image.height / image.width))), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=quality, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def write_page(page: Page) -> bytes:
@@ -80,7 +66,7 @@ def write_page(page: Page) -> bytes:
 
 def preview(path: Path) -> str:
     """A figure as the page shows it: WebP, no wider than PREVIEW."""
-    return data_uri(Image.open(path).convert("RGB"), PREVIEW, 82)
+    return as_uri(webp(Image.open(path).convert("RGB"), PREVIEW, 82))
 
 
 def run_data(page: Page) -> dict:
@@ -102,7 +88,7 @@ def run_data(page: Page) -> dict:
                      "random": is_random(study.measured.protocols.get(m, {}))} for m in metrics],
         "baseline": page.findings.baseline, "command": command(study), "cells": cells,
         "axes": page.findings.axes, "groups": groups_of(study), "ratio": plan.size[1] / plan.size[0],
-        "small": max(plan.size) <= SIDE, "statistics": statistics(page),
+        "small": max(plan.size) <= PAGE_SIDE, "statistics": statistics(page),
     }
 
 

@@ -27,7 +27,7 @@ from .metrics_csv import metrics_csv
 from .page import Page, thumbnail_block, write_page
 from .places import CORRUPT, DONE, FAILED, MISSING, Place, Study, read_study
 from .report_tables import add_tables
-from .thumbnails import complete_pack, read_pack
+from .thumbnails import Pack, complete_pack
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,12 @@ def add_grid(draft: Draft, study: Study, set_name: str, places: list[Place], pac
               setting_text(study), [describe(p) for p in places], lang]
 
     def make() -> bytes:
-        image = draw_grid(set_grid(study, set_name, places, read_pack(pack), lang))
+        image = draw_grid(set_grid(study, set_name, places, Pack(pack), lang))
         return png(image, grid_chunks(study, set_name, places))
     draft.add(f"grids/{name}.png", inputs, make)
 
 
-def set_grid(study: Study, set_name: str, places: list[Place], thumbnails: dict[str, Image.Image],
+def set_grid(study: Study, set_name: str, places: list[Place], thumbnails: Pack,
              lang: str = "en") -> Grid:
     """The description of a set's grid."""
     prompts = study.plan.sets[set_name]
@@ -155,7 +155,7 @@ def set_grid(study: Study, set_name: str, places: list[Place], thumbnails: dict[
                 tuple(study.plan.size), tuple(study.notes), setting_text(study), family_breaks(study.plan.methods))
 
 
-def part_of(place: Place, thumbnails: dict[str, Image.Image]) -> list[Image.Image] | str:
+def part_of(place: Place, thumbnails: Pack) -> list[Image.Image] | str:
     return place.hole or [thumbnails[picture.sha256] for picture in place.pictures]
 
 

@@ -56,7 +56,7 @@ class Stop:
         deadline = time.monotonic() + max(1.0, self.lead_s - RESERVE_S)
         print(f"signal {signal.Signals(number).name}: ending the current unit within {self.lead_s:g} s", flush=True)
         if number == signal.SIGTERM and not _still_ours():
-            self.requeue = False  # cancelled, or Slurm requeues it: about to be killed
+            self.requeue = False  # cancelled, requeued by Slurm, or run elsewhere while this node hung
         self._asked.set()
         time.sleep(max(0.0, deadline - time.monotonic()))
         self.give_back()
@@ -76,9 +76,10 @@ class Stop:
 
 
 def _still_ours() -> bool:
-    """Whether Slurm goes on with this job: TERM was sent by somebody else than a scheduler that ends it."""
+    """Whether Slurm goes on with this very attempt: TERM was sent by somebody else than a scheduler that ends it."""
+    me = Attempt.here()
     try:
-        state = scheduler.ask("squeue", "-h", "-j", Attempt.here().job, "-o", "%T").strip()
+        told = scheduler.ask("squeue", "-h", "-j", me.job, "-O", "State:20,RestartCnt:20").split()
     except SlurmError:
         return False
-    return state == "RUNNING"
+    return told == ["RUNNING", str(me.restart)]

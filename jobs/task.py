@@ -74,7 +74,7 @@ def run_task(submission: str, number: int) -> dict:
 
     def closing() -> None:
         attempts.write(place.folder, progress.at_end(attempt, "stopped"))
-        if is_barren(place, number, 60 * site["minutes"]):
+        if is_barren(place, attempt, 60 * site["minutes"]):
             stop.requeue = False
             give_up(next((key for key in keys if not store.is_finished(key)), None), site["minutes"], store, me)
 
@@ -103,10 +103,12 @@ def run_task(submission: str, number: int) -> dict:
     return {"made": len(outcome.made), "found": len(outcome.found), "failed": outcome.failed}
 
 
-def is_barren(place: Submission, number: int, limit_s: float) -> bool:
-    """Whether another turn would bring nothing either: no unit was finished in most of the time limit, or in the last
-    BARREN_TURNS turns together."""
-    turns = [turn for turn in attempts.read(place.folder) if turn.task == number]
+def is_barren(place: Submission, attempt: TaskAttempt, limit_s: float) -> bool:
+    """Whether another turn after this ended one would bring nothing either: no unit was finished in most of the time
+    limit, or in the last BARREN_TURNS turns together. Later turns of the task, begun while this node hung, count not.
+    """
+    turns = [turn for turn in attempts.read(place.folder) if turn.task == attempt.task]
+    turns = [turn for turn in turns if turn.started <= attempt.started]
     last = turns[-1]
     most_of_it = last.made == 0 and last.ended - last.started > limit_s / 2
     return most_of_it or (len(turns) >= BARREN_TURNS and not any(turn.made for turn in turns[-BARREN_TURNS:]))

@@ -5,6 +5,7 @@ image itself. A damaged image never enters a pack, so that every reduce finds it
 time, nothing else.
 """
 
+import base64
 import hashlib
 import io
 import os
@@ -17,35 +18,44 @@ from PIL import Image
 
 from .places import Picture
 
-SIDE = 256       # pixels of the longer side; smaller images are kept as they are
-QUALITY = 92
+SIDE, QUALITY = 256, 92               # pixels of the longer side; smaller images are kept as they are
+PAGE_SIDE, PAGE_QUALITY = 160, 78     # the width of those on the page
+
+
+class Pack:
+    """The thumbnails of one prompt set by their image's sha256, each decoded when it is asked for."""
+
+    def __init__(self, path: Path):
+        self._archive = zipfile.ZipFile(path) if path.exists() else None
+
+    def __getitem__(self, sha: str) -> Image.Image:
+        """RGB."""
+        return Image.open(io.BytesIO(self._archive.read(sha))).convert("RGB")
+
+    def for_page(self, sha: str) -> str:
+        """As the page carries it: a data URI."""
+        return as_uri(self._archive.read(f"{sha}.webp"))
 
 
 def complete_pack(pack: Path, pictures: Iterable[Picture]) -> dict[Path, str]:
     """Make the thumbnails that the pack lacks. Returns path -> why, for images that cannot be shown."""
     wanted = {picture.sha256: picture for picture in pictures}
     known = pack_names(pack)
-    new = [picture for sha, picture in wanted.items() if sha not in known]
+    new = [picture for sha, picture in wanted.items() if not {sha, f"{sha}.webp"} <= known]
     made, damage = {}, {}
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:       # Pillow decodes outside the GIL
-        for picture, (content, problem) in zip(new, pool.map(make_thumbnail, new)):
+        for picture, (contents, problem) in zip(new, pool.map(make_thumbnail, new)):
             if problem:
                 damage[picture.path] = problem
-            else:
-                made[picture.sha256] = content
+            made |= contents
     if made:
-        kept = {sha: content for sha, content in _contents(pack).items() if sha in wanted}
+        kept = {name: content for name, content in _contents(pack).items() if name.removesuffix(".webp") in wanted}
         _write_pack(pack, kept | made)
     return damage
 
 
-def read_pack(pack: Path) -> dict[str, Image.Image]:
-    """sha256 -> thumbnail, RGB."""
-    return {sha: Image.open(io.BytesIO(content)).convert("RGB") for sha, content in _contents(pack).items()}
-
-
 def pack_names(pack: Path) -> set[str]:
-    """The sha256 of the images whose thumbnails are there."""
+    """The names in the pack: for each image its sha256, and that with .webp."""
     try:
         with zipfile.ZipFile(pack) as archive:
             return set(archive.namelist())
@@ -53,22 +63,36 @@ def pack_names(pack: Path) -> set[str]:
         return set()
 
 
-def make_thumbnail(picture: Picture) -> tuple[bytes, str]:
-    """(encoded thumbnail, "") or (b"", why not): the file's content is compared with its sha256."""
+def make_thumbnail(picture: Picture) -> tuple[dict[str, bytes], str]:
+    """({name: encoded thumbnail}, "") or ({}, why not): the file's content is compared with its sha256."""
     name = picture.path.name
     try:
         content = picture.path.read_bytes()
         if hashlib.sha256(content).hexdigest() != picture.sha256:
-            return b"", f"{name}: content differs from its sha256"
+            return {}, f"{name}: content differs from its sha256"
         image = Image.open(io.BytesIO(content)).convert("RGB")
     except OSError as error:
-        return b"", f"{name}: {error.strerror or 'not a readable image'}"
-    if max(image.size) <= SIDE:
-        return content, ""
+        return {}, f"{name}: {error.strerror or 'not a readable image'}"
+    if max(image.size) > SIDE:
+        buffer = io.BytesIO()
+        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+        content = buffer.getvalue()
+    return {picture.sha256: content, f"{picture.sha256}.webp": webp(image, PAGE_SIDE, PAGE_QUALITY)}, ""
+
+
+def webp(image: Image.Image, width: int, quality: int) -> bytes:
+    """The image as WebP, no wider than `width`."""
+    if image.width > width:
+        image = image.resize((width, max(1, round(width * image.height / image.width))), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
-    return buffer.getvalue(), ""
+    image.save(buffer, "WEBP", quality=quality, method=4)
+    return buffer.getvalue()
+
+
+def as_uri(content: bytes) -> str:
+    """A WebP as a page carries it."""
+    return "data:image/webp;base64," + base64.b64encode(content).decode()
 
 
 def _contents(pack: Path) -> dict[str, bytes]:

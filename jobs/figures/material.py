@@ -8,7 +8,7 @@ from PIL import Image
 from ..findings import Findings
 from ..labels import method_label, metric_label, word
 from ..places import Place, Study
-from ..thumbnails import read_pack
+from ..thumbnails import Pack
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Material:
         return next(p for p in self.study.by_set[set_name] if p.cell.method == method)
 
     def images(self, place: Place) -> list[Image.Image]:
-        thumbnails = read_pack(self.packs[place.cell.set])
+        thumbnails = Pack(self.packs[place.cell.set])
         return [thumbnails[picture.sha256] for picture in place.pictures]
 
     def has(self, *methods: str) -> bool:

@@ -58,13 +58,16 @@ class Act:
         return self._studies[-1]
 
     def play(self, scenario: Callable[["Act"], None]) -> None:
-        """Play the scenario; one that fails leaves nothing in the queue that others would wait for."""
+        """Play the scenario; one that fails says what its studies and the nodes are at, and leaves nothing in the
+        queue that others would wait for."""
         try:
             scenario(self)
-        except BaseException:
+        except BaseException as error:
+            seen = [self.cluster.ask("sinfo", "-N", "-o", "%N %T %E")]
             for study in self._studies:
+                seen.append(study.story())
                 study.svdstory("cancel", "run", status=None)
-            raise
+            raise AssertionError("\n".join([f"{self.name}: {error!r}", *seen])) from error
 
     def fault(self, what: str) -> None:
         """Note what is done to the cluster or the run, and when."""
@@ -74,7 +77,7 @@ class Act:
         """The same fault seen by another study: a row of its own in the table."""
         self.name, self._fault = f"{self.name} {words}", (f"{self._fault[0]}, {words}", self._fault[1])
 
-    def recovered(self, study: Study, how: str, seconds: float = 240) -> None:
+    def recovered(self, study: Study, how: str, seconds: float = 480) -> None:
         """Wait until the run is complete and quiet; its report must equal the undisturbed one."""
         until(
             f"{self.name}: all units and a report of them", lambda: any(s.reduced for s in study.submissions), seconds

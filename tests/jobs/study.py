@@ -131,6 +131,15 @@ class Study:
         names = ",".join(array.name for s in self.submissions for array in s.arrays)
         return self.cluster.ask("squeue", "-h", "-r", "-o", "%i %T %N", f"--name={names}") if names else ""
 
+    def story(self) -> str:
+        """What happened so far, for a test that failed: the queue, the store's counts, the ends of the logs."""
+        lines = [str(self.folder), self.queue(), f"{self.finished()} of {self.units} units"]
+        for submission in self.submissions:
+            for path in sorted(submission.folder.rglob("*")):
+                if path.suffix in (".jsonl", ".json", ".out", ".log"):
+                    lines += [f"--- {path.relative_to(self.run)}", path.read_text(encoding="utf-8", errors="replace")[-1500:]]
+        return "\n".join(lines)
+
     def began(self, subject: str = "") -> list[str]:
         """The attempts that began units of a subject."""
         return sorted(path.name for path in self.control.glob(f"began/*{subject}-*"))

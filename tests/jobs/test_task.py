@@ -39,14 +39,22 @@ def test_a_task_is_given_up_after_three_turns_without_a_unit_and_not_before(tmp_
     barren = []
     for number in range(3):
         attempts.write(place.folder, turn(number, ending="stopped"))
-        barren.append(is_barren(place, 0, limit_s=3600))
+        barren.append(is_barren(place, turn(number), limit_s=3600))
     assert barren == [False, False, True]
+
+
+def test_a_turn_that_hung_while_the_task_ran_elsewhere_judges_by_its_own_time(tmp_path):
+    place = intend(tmp_path, 1, [[KEY]], [1])
+    attempts.write(place.folder, turn(0, ending="stopped"))
+    elsewhere = TaskAttempt(0, "17_0", 1, "n2", started=1001.0)  # still running: no end yet
+    attempts.write(place.folder, elsewhere)
+    assert not is_barren(place, turn(0), limit_s=3600)
 
 
 def test_most_of_the_time_limit_without_a_unit_is_enough_to_give_up(tmp_path):
     place = intend(tmp_path, 1, [[KEY]], [1])
     attempts.write(place.folder, turn(0, ending="stopped"))
-    assert is_barren(place, 0, limit_s=15)
+    assert is_barren(place, turn(0), limit_s=15)
 
 
 def test_a_garbled_line_of_an_attempt_is_passed_over(tmp_path):
