@@ -71,20 +71,16 @@ def run(experiment: ExperimentName = "demo", model: Model = None, out: Out = Non
 
 
 def finish(folder: Path, plan, device: str | None) -> None:
-    """Score and reduce a run; exit status 1 if anything that it asks for is missing.
+    """Score and reduce a run; exit status 1 if anything that it asks for is missing."""
+    from svdstory.pipeline.metrics.stage import score_plan
 
-    A scorer whose weights are not staged is left out, and said; only a model of random weights is scored by others.
-    """
     from .reduce import reduce
     from .score_cli import score_with_progress
 
-    unscored = 0
-    for scorer in plan.scorers:
-        try:
-            unscored += score_with_progress(folder, plan, scorer, device=device, allow_random=bool(plan.model.note))
-        except InputError as error:
-            typer.echo(f"{scorer} is left out: {error}", err=True)
-            unscored += 1
+    def score(name: str) -> int:
+        return score_with_progress(folder, plan, name, device=device, allow_random=bool(plan.model.note))
+
+    unscored = score_plan(plan, score, lambda text: typer.echo(text, err=True))
     result = reduce(folder)
     typer.echo(result.summary)
     raise typer.Exit(0 if result.complete and not unscored else 1)
@@ -134,7 +130,7 @@ def verify(run: RunFolder, deep: Annotated[bool, typer.Option(help="Compare ever
     raise typer.Exit(1 if problems else 0)
 
 
-for module in ("report_cli", "score_cli", "cluster_cli", "bench_cli"):
+for module in ("report_cli", "score_cli", "cluster_cli", "bench_cli", "miniature_cli"):
     import_module(f".{module}", __package__).register(app)
 
 

@@ -48,14 +48,14 @@ def check_files(plan: Plan, run: Path) -> None:
 
 
 def unstaged_scorers(plan: Plan) -> list[str]:
-    """Scorers whose weights are not here: the reduce job would measure with random ones, marked as such."""
+    """Scorers whose weights are not here: the reduce job would leave them out."""
     from svdstory.pipeline.metrics import staging
 
     folder, notes = staging.default_folder(), []
     for name in plan.scorers:
         if staging.missing(name, folder):
             notes.append(
-                f"scorer {name}: its weights are not in {folder}; its numbers would be marked as random. "
+                f"scorer {name}: its weights are not in {folder}; the reduce job would leave it out. "
                 f"Fetch them first: svdstory prefetch --scorer {name}"
             )
     return notes

@@ -11,7 +11,6 @@ from svdstory.jobs.ledger import Submission, write_whole
 from svdstory.jobs.plan import Plan, read_plan
 from svdstory.jobs.stop import Stop
 from svdstory.jobs.store import Attempt, Store
-from svdstory.pipeline.strict import InputError
 
 if TYPE_CHECKING:
     from svdstory.pipeline.worker import Outcome
@@ -129,19 +128,22 @@ def give_up(unit: str | None, minutes: int, store: Store, me: Attempt) -> None:
 def run_reduce(submission: str) -> None:
     """Score what is there and build its report, complete or not. Raises RuntimeError where cells are missing."""
     from svdstory.jobs.reduce import reduce
-    from svdstory.pipeline.metrics.stage import score_run
+    from svdstory.pipeline.metrics.stage import score_plan, score_run
 
     place = Submission(Path(submission))
     run = place.folder.parents[1]
     wait_for_late_units(place, Store(run))
     plan = read_plan(run / place.intent["plan"])
-    for scorer in plan.scorers:
-        print(f"scoring by {scorer}", flush=True)
-        try:
-            score_run(run, scorer, device="cpu", allow_random=bool(plan.model.note))
-        except InputError as error:      # as `run` does: weights that are not staged are said, not made up
-            print(f"{scorer} is left out: {error}", flush=True)
-    result = reduce(run, report=lambda text: print(text, flush=True))
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    def score(name: str) -> int:
+        say(f"scoring by {name}")
+        return len(score_run(run, name, device="cpu", allow_random=bool(plan.model.note)).failed)
+
+    score_plan(plan, score, say)
+    result = reduce(run, report=say)
     print(result.summary, flush=True)
     write_whole(place.folder / "reduced.json", {"complete": result.complete, "at": time.time()})
     if not result.complete:

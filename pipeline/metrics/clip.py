@@ -35,6 +35,7 @@ class ClipEmbedder:
     """
 
     name = "clip"
+    caption_prefix = "A photo depicts "  # CLIPScore's
 
     def __init__(self, weights: Path | None, sha256: str | None = None, device: str = "cpu", batch: int = 64,
                  tiny: bool = False):

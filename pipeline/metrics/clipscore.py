@@ -9,18 +9,17 @@ from .clip import ClipEmbedder
 from .scorer import UnitImages, Values, rounded
 from .views import whole
 
-PREFIX = "A photo depicts "
 WEIGHT = 2.5
 
 
 class ClipScore:
-    """2.5 * max(cos(image, "A photo depicts " + prompt), 0)."""
+    """2.5 * max(cos(image, prefix + prompt), 0); CLIP's prefix is "A photo depicts "."""
 
     def __init__(self, name: str, embedder: ClipEmbedder, cache: EmbeddingCache):
         self.name, self.embedder, self.cache = name, embedder, cache
         self.protocol = {
             "scorer": name,
-            "formula": f"{WEIGHT} * max(cos, 0), caption prefix {PREFIX!r}, mean over images",
+            "formula": f"{WEIGHT} * max(cos, 0), caption prefix {embedder.caption_prefix!r}, mean over images",
             **embedder.protocol,
             "background": "whole image",
         }
@@ -30,7 +29,7 @@ class ClipScore:
         pictures = self.cache.embed(self.embedder, [whole(unit) for unit in units])  # per unit: (B, D)
         results = []
         for unit, images in zip(units, pictures):
-            texts = self.embedder.embed_texts([PREFIX + prompt for prompt in unit.prompts])  # B D
+            texts = self.embedder.embed_texts([self.embedder.caption_prefix + prompt for prompt in unit.prompts])  # B D
             scores = WEIGHT * np.maximum((images.astype(np.float64) * texts).sum(axis=1), 0)  # B
             results.append({"clipscore": rounded(scores.mean()), "clipscore_images": rounded(scores)})
         return results

@@ -9,8 +9,9 @@ from ..strict import InputError, nearest
 
 Fill = Literal["noise", "flat"]
 DREAMSIM = ("ensemble", "dino_vitb16", "clip_vitb32", "open_clip_vitb32")
-BACKBONES = {  # the first is the default; tiny is a miniature with random weights, for smoke runs
-    "clipscore": ("clip", "tiny"),
+# The first is the default. tiny: two layers with random weights, for smoke runs; miniature: of the miniature's world.
+BACKBONES = {
+    "clipscore": ("clip", "miniature", "tiny"),
     "clip-i": ("clip", "tiny"),
     "dreamsim": DREAMSIM,
     "background": (*DREAMSIM, "clip", "tiny"),

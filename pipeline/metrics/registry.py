@@ -23,7 +23,14 @@ def load_scorer(name: str, device: str = "cpu", folder: Path | None = None, cach
     family, backbone, fill = parts(name)
     folder, cache = folder or staging.default_folder(), cache or EmbeddingCache()
     if family == "world":
-        return _world(name, device)
+        from .world import World
+
+        return World(name, *_shipped(name, "judge.safetensors"), device)
+    if backbone == "miniature":
+        from .clipscore import ClipScore
+        from .world_clip import WorldClipEmbedder
+
+        return ClipScore(name, WorldClipEmbedder(*_shipped(name, "clip.safetensors"), device, batch), cache)
     if not allow_random:
         staging.require(name, folder)
     staged = bool(staging.files_of(name)) and not staging.missing(name, folder)
@@ -59,11 +66,9 @@ def _embedder(backbone: str, weights: Path | None, sha256: str | None, device: s
     return DreamSimEmbedder(backbone, weights and weights.parent, sha256, device, batch)
 
 
-def _world(name: str, device: str) -> Scorer:
-    """The miniature's judge ships with svdstory. Raises InputError for an installation without it."""
-    from .world import World
-
-    weights = Path(__file__).parents[1] / "miniature" / "weights" / "judges" / "judge.safetensors"
+def _shipped(name: str, file: str) -> tuple[Path, str]:
+    """One of the miniature's judges and its sha256. Raises InputError for an installation without it."""
+    weights = Path(__file__).parents[1] / "miniature" / "weights" / "judges" / file
     if not weights.is_file():
         raise InputError(f"scorer {name!r}: {weights} is missing: this svdstory was installed without the miniature.")
-    return World(name, weights, staging.sha256(weights), device)
+    return weights, staging.sha256(weights)

@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load
 
-from svdstory.jobs.plan import plan_path, read_plan
+from svdstory.jobs.plan import Plan, plan_path, read_plan
 from svdstory.jobs.store import Store
 
-from ..strict import canonical, digest
+from ..strict import InputError, canonical, digest
 from .cache import EmbeddingCache
 from .registry import load_scorer
 from .scorer import Scorer, UnitImages, Values
@@ -55,6 +55,22 @@ def score_run(run: Path, name: str, *, device: str = "cpu", weights: Path | None
         return score_units(Store(run), plan.units, scorer, batch, report)
     finally:
         cache.flush()
+
+
+def score_plan(plan: Plan, score: Callable[[str], int], say: Callable[[str], None]) -> int:
+    """Score with each of a plan's scorers. Returns how many units, or whole scorers, have no numbers.
+
+    `score(name)` scores with one and returns the number of units that it could not score. A scorer whose weights are
+    not staged is left out, and said: numbers are never made up.
+    """
+    unscored = 0
+    for name in plan.scorers:
+        try:
+            unscored += score(name)
+        except InputError as error:
+            say(f"{name} is left out: {error}")
+            unscored += 1
+    return unscored
 
 
 def score_units(store: Store, keys: Iterable[str], scorer: Scorer, images_at_once: int = 64,

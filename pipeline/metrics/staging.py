@@ -76,7 +76,7 @@ def default_folder() -> Path:
 def files_of(name: str) -> list[WeightFile]:
     """The files that a scorer needs; none for one that ships with svdstory. Raises InputError for an unknown one."""
     _, backbone, _ = parts(name)
-    return {"tiny": [], "judge": [], "clip": CLIP_FILES, "dino": DINO_FILES, **DREAMSIM_FILES}[backbone]
+    return {"tiny": [], "judge": [], "miniature": [], "clip": CLIP_FILES, "dino": DINO_FILES, **DREAMSIM_FILES}[backbone]
 
 
 def missing(name: str, folder: Path) -> list[WeightFile]:

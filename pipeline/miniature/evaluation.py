@@ -1,17 +1,15 @@
 """How good a trained miniature is, by the judges: its kinds, scenes and colours, and that its identities differ.
 
-    python -m svdstory.pipeline.miniature.evaluation pipeline/miniature/weights --out results/reference/world
+    svdstory miniature evaluate --out results/reference/world
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from diffusers import StableDiffusionXLPipeline
 from svdstory.pipeline.world import KINDS, SCENE_NAMES, SETTINGS, STYLES, View, caption, draw_view
 from svdstory.pipeline.world.truth import Reading, hue_angle, identity_distance
@@ -33,17 +31,19 @@ def evaluation_views(count: int) -> list[View]:
 
 
 def agreement(views: list[View], readings: list[Reading]) -> dict[str, float]:
-    """Shares of pictures whose kind, scene and, where the caption names it, colour (within 30°) are right."""
+    """Shares of pictures that show a subject at all, and whose kind (of a subject that is there), scene and, where
+    the caption names it, colour (within 30°) are right."""
     pairs = list(zip(views, readings))
+    right = [reading.shows_subject and KINDS[reading.kind.argmax()] == view.kind for view, reading in pairs]
     named = [hue_angle(reading.body_hue, view.identity.body_hue) < 30 for view, reading in pairs if view.colour_named]
     result = {
-        "kind": float(np.mean([KINDS[reading.kind.argmax()] == view.kind for view, reading in pairs])),
+        "subject": float(np.mean([reading.shows_subject for reading in readings])),
+        "kind": float(np.mean(right)),
         "scene": float(np.mean([SCENE_NAMES[reading.scene.argmax()] == view.scene for view, reading in pairs])),
         "named colour": float(np.mean(named)) if named else float("nan"),
     }
     for kind in KINDS:
-        own = [reading for view, reading in pairs if view.kind == kind]
-        result[f"kind, {kind}"] = float(np.mean([KINDS[reading.kind.argmax()] == kind for reading in own]))
+        result[f"kind, {kind}"] = float(np.mean([fits for view, fits in zip(views, right) if view.kind == kind]))
     return result
 
 
@@ -83,21 +83,3 @@ def evaluate(weights: Path, count: int, steps: int = 20, out: Path | None = None
         save_png(grid(sets, columns=2 * SET_SIZE, zoom=1), out / "plain-sets.png")
         (out / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m svdstory.pipeline.miniature.evaluation", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, help="an exported miniature with its judges")
-    parser.add_argument("--count", type=int, default=500, help="pictures to sample and judge (default 500)")
-    parser.add_argument("--steps", type=int, default=20, help="denoising steps (default 20)")
-    parser.add_argument("--out", type=Path, help="folder for sheets and evaluation.json")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    for name, value in evaluate(given.weights, given.count, given.steps, given.out).items():
-        print(f"{name:28} {value:.3f}")
-
-
-if __name__ == "__main__":
-    main()

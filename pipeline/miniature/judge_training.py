@@ -14,7 +14,7 @@ from svdstory.pipeline.world.truth import Reading, hue_angle, true_reading
 
 from .judges import PATCHES, Findings, Judge, read_pictures, save_judge
 from .progress import Clock, Log, learning_rate, load_checkpoint, save_atomically, seeded_weights
-from .stream import batches, picture, pixels
+from .stream import bare_scene, batches, picture, pixels
 
 PEAK = 2e-3
 BATCH = 32
@@ -34,7 +34,7 @@ class Truth:
     accent: torch.Tensor
     pattern: torch.Tensor
     shape: torch.Tensor
-    mask: torch.Tensor  # (B, S, S), 0 or 1
+    mask: torch.Tensor  # (B, S, S), 0 or 1; all 0 where there is no subject, of which nothing else is then asked
 
 
 def truth_of(pictures: list[Picture]) -> Truth:
@@ -92,14 +92,15 @@ def judge_loss(found: Findings, truth: Truth, patch_scene: torch.Tensor) -> torc
     outside = 1.0 - F.avg_pool2d(truth.mask[:, None], truth.mask.shape[-1] // PATCHES)[:, 0]  # (B, P, P)
     patches = -(patch_scene * found.patch_scene.log_softmax(dim=1)).sum(dim=1)
     whole = patch_scene.mean(dim=(2, 3))
+    there = truth.mask.amax(dim=(1, 2)) > 0
     return (
-        F.cross_entropy(found.kind, truth.kind)
+        F.cross_entropy(found.kind[there], truth.kind[there])
         + F.cross_entropy(found.scene, whole)
         + (patches * outside).sum() / outside.sum()
-        + 2 * F.mse_loss(found.body, truth.body)
-        + 2 * F.mse_loss(found.accent, truth.accent)
-        + F.cross_entropy(found.pattern, truth.pattern)
-        + 4 * F.mse_loss(found.shape, truth.shape)
+        + 2 * F.mse_loss(found.body[there], truth.body[there])
+        + 2 * F.mse_loss(found.accent[there], truth.accent[there])
+        + F.cross_entropy(found.pattern[there], truth.pattern[there])
+        + 4 * F.mse_loss(found.shape[there], truth.shape[there])
         + 2 * F.binary_cross_entropy_with_logits(found.mask, truth.mask)
     )
 
@@ -139,11 +140,17 @@ def train_judge(out: Path, vae: AutoencoderKL, minutes: float, device: torch.dev
     pictures = [picture("held out", number) for number in range(512)]
     for name, images in (("clean", pixels(pictures)), ("spoilt", _spoilt(pictures, vae))):
         readings = read_pictures(judge, ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
-        errors = judge_errors(readings, pictures)
+        errors = {"subject seen": _seen(readings), **judge_errors(readings, pictures)}
         listed = ", ".join(f"{key} {value:.3f}" for key, value in errors.items())
         log(f"judge on 512 held-out renders, {name}: {listed}")
+    bare = np.stack([bare_scene(number).image for number in range(512)])
+    log(f"judge on 512 held-out scenes without a subject: subject seen {_seen(read_pictures(judge, bare)):.3f}")
     save_judge(judge, out / "judges")
     return judge
+
+
+def _seen(readings: list[Reading]) -> float:
+    return float(np.mean([reading.shows_subject for reading in readings]))
 
 
 def _spoilt(pictures: list[Picture], vae: AutoencoderKL) -> torch.Tensor:

@@ -14,11 +14,18 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 # Streams never share a picture: each purpose has its own first seed.
 SEEDS = {"vae": 11, "unet": 12, "judge": 13, "clip": 14, "held out": 99}
+BARE = 8  # one picture in so many of the judge's shows a scene without a subject
 
 
 def picture(purpose: str, number: int) -> Picture:
     """Picture `number` of the stream for `purpose` (a key of SEEDS)."""
-    return render(draw_view(np.random.default_rng((SEEDS[purpose], number))))
+    bare = purpose == "judge" and number % BARE == 0
+    return render(draw_view(np.random.default_rng((SEEDS[purpose], number))), subject=not bare)
+
+
+def bare_scene(number: int) -> Picture:
+    """A held-out scene without a subject."""
+    return render(draw_view(np.random.default_rng((SEEDS["held out"], number))), subject=False)
 
 
 def pixels(pictures: list[Picture]) -> torch.Tensor:

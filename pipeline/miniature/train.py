@@ -1,6 +1,6 @@
 """Trains the miniature and its judges, from nothing to a folder to ship, on a CPU or a GPU; resumable.
 
-    python -m svdstory.pipeline.miniature.train OUT --minutes 120
+    svdstory miniature train OUT --minutes 120
 
 The same command goes on where it was stopped or killed: `OUT/state` holds each part's checkpoint with its optimizers.
 A part that has had its minutes is finished (the VAE, the judges) or, asked for again, restarts its learning rate and
@@ -9,7 +9,6 @@ goes on from its weights (the UNet). `OUT/miniature`, `OUT/judges` are what is s
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 from .autoencoder import train_decoder, train_vae
 from .clip import train_clip
 from .diffusion import DiffusionTraining, averaged_denoiser
-from .export import export, miniature, ship
+from .export import export, miniature
 from .judge_training import train_judge
 from .progress import Log
 from .sheets import grid, sample_pictures, save_png, sheet_prompts, world_sheet
@@ -81,26 +80,3 @@ def _check(out: Path, resume: bool, parts: tuple[str, ...]) -> None:
             raise ValueError(f"train: unknown part {part!r}, expected some of {', '.join(PARTS)}.")
     if not resume and (out / "state").exists():
         raise FileExistsError(f"{out / 'state'} holds a training already. Choose another folder, or resume it.")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m svdstory.pipeline.miniature.train", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="folder of the training: state, sheets, log, exported weights")
-    parser.add_argument("--minutes", type=float, default=120.0, help="wall-clock budget of this call (default 120)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    parser.add_argument("--batch", type=int, help="pictures a step (default 16 on a CPU, 256 on a GPU)")
-    parser.add_argument("--workers", type=int, help="rendering processes (default none on a CPU, all cores on a GPU)")
-    parser.add_argument("--threads", type=int, help="CPU threads, each with its part of the batch (default all cores)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to train (default all)")
-    parser.add_argument("--fresh", action="store_true", help="refuse to go on with a training that is there already")
-    parser.add_argument("--ship", type=Path, help="at the end, publish pipeline, judges and log in this folder")
-    given = parser.parse_args()
-    train(given.out, given.minutes, not given.fresh, given.device, given.batch, given.workers, given.threads,
-          tuple(given.parts))
-    if given.ship:
-        print(f"{given.ship}: {ship(given.out, given.ship) / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    main()

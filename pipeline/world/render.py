@@ -98,10 +98,15 @@ def _body_fill(view: View, pixels: int) -> Image.Image | None:
     return Image.fromarray(np.where(striped, STRIPE, view.identity.body_colour).astype(np.uint8))
 
 
-def render(view: View, size: int = SIZE) -> Picture:
-    """Draw `view` at `size` × `size` pixels. The same view gives the same bytes, on any machine with this Pillow."""
+def render(view: View, size: int = SIZE, subject: bool = True) -> Picture:
+    """Draw `view` at `size` × `size` pixels. The same view gives the same bytes, on any machine with this Pillow.
+
+    Without `subject` its scene alone, with an empty mask.
+    """
     canvas = Canvas(size)
     SCENES[view.scene](canvas, np.random.default_rng(view.scene_seed))
+    if not subject:
+        return Picture(_styled(np.asarray(canvas.reduced()), view.style), np.zeros((size, size), bool), view)
     if view.kind != "fish":
         _shadow(canvas, view)
     sprite = _Sprite(view, canvas.pixels)

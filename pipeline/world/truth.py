@@ -17,6 +17,7 @@ from .render import Picture
 from .views import KINDS, SCENE_NAMES
 
 PATCHES = 8
+SUBJECT_SHARE = 0.07  # of the picture: half of what the world's smallest subject covers
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Reading:
     striped: float
     shape: float
     mask: np.ndarray
+
+    @property
+    def shows_subject(self) -> bool:
+        return bool(self.mask.mean() >= SUBJECT_SHARE)
 
 
 def true_reading(picture: Picture) -> Reading:
@@ -96,8 +101,9 @@ def identity_distance(readings: Sequence[Reading]) -> float:
 
 
 def kind_accuracy(readings: Sequence[Reading], kind: str) -> float:
-    """Share of pictures that show `kind`. Raises ValueError for a kind that the world does not have."""
-    return _accuracy([reading.kind for reading in readings], [kind] * len(readings), KINDS, "kind")
+    """Share of pictures that show `kind`, and a subject at all. Raises ValueError for a kind that the world lacks."""
+    kinds = [reading.kind if reading.shows_subject else None for reading in readings]
+    return _accuracy(kinds, [kind] * len(readings), KINDS, "kind")
 
 
 def scene_accuracy(readings: Sequence[Reading], scenes: Sequence[str]) -> float:
@@ -105,14 +111,16 @@ def scene_accuracy(readings: Sequence[Reading], scenes: Sequence[str]) -> float:
     return _accuracy([reading.scene for reading in readings], scenes, SCENE_NAMES, "scene")
 
 
-def _accuracy(probabilities: Sequence[np.ndarray], wanted: Sequence[str], names: tuple[str, ...], what: str) -> float:
+def _accuracy(probabilities: Sequence[np.ndarray | None], wanted: Sequence[str], names: tuple[str, ...],
+              what: str) -> float:
     if len(probabilities) != len(wanted):
         raise ValueError(
             f"{what} accuracy: got {len(probabilities)} pictures and {len(wanted)} names, expected as many.")
     for name in wanted:
         if name not in names:
             raise ValueError(f"{what} accuracy: unknown {what} {name!r}, expected one of {', '.join(names)}.")
-    return float(np.mean([names[int(given.argmax())] == name for given, name in zip(probabilities, wanted)]))
+    return float(np.mean([given is not None and names[int(given.argmax())] == name
+                          for given, name in zip(probabilities, wanted)]))
 
 
 def background_weight(mask: np.ndarray, patches: int = PATCHES) -> np.ndarray:

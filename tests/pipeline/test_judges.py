@@ -1,5 +1,7 @@
 """The judges: what they are asked, what they answer, and how right the shipped ones are on renders they never saw."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from svdstory.pipeline.miniature import WEIGHTS
 from svdstory.pipeline.miniature.clip import WorldClip, build_clip, contrastive_loss, load_clip, retrieval, save_clip
 from svdstory.pipeline.miniature.judge_training import judge_errors, judge_loss, mix_scenes, truth_of
 from svdstory.pipeline.miniature.judges import Judge, load_judge, read_pictures, save_judge
-from svdstory.pipeline.miniature.stream import picture, pixels
+from svdstory.pipeline.miniature.stream import bare_scene, picture, pixels
 from svdstory.pipeline.world import SCENE_NAMES
 from svdstory.pipeline.world.truth import background_leakage, background_weight, true_reading
 
@@ -135,3 +137,25 @@ def test_the_shipped_judge_sees_half_a_background_that_is_another_ones():
 def test_the_shipped_clip_finds_the_right_kind_and_scene():
     found = retrieval(load_clip(WEIGHTS / "judges"), count=120)
     assert found["kind"] >= 0.9 and found["scene"] >= 0.95
+
+
+def test_of_a_picture_without_a_subject_the_judge_is_asked_its_scene_and_its_empty_mask_only():
+    pictures = [*held_out(3), bare_scene(3)]
+    truth = truth_of(pictures)
+    found = Judge()(pixels(pictures))
+    patch_scene = torch.nn.functional.one_hot(truth.scene, len(SCENE_NAMES)).float()[:, :, None, None]
+    patch_scene = patch_scene.expand(-1, -1, 8, 8)
+    loss = judge_loss(found, truth, patch_scene)
+    moved = replace(found, kind=found.kind + torch.tensor([0.0, 0, 0, 1])[:, None] * torch.randn(6), shape=found.shape
+                    + torch.tensor([0.0, 0, 0, 1]))
+    assert torch.equal(judge_loss(moved, truth, patch_scene), loss)
+    assert judge_loss(replace(found, mask=found.mask + torch.tensor([0.0, 0, 0, 3])[:, None, None]), truth,
+                      patch_scene) > loss
+
+
+def test_the_shipped_judge_sees_no_subject_where_there_is_none():
+    pictures = [picture("held out", number) for number in range(64)]
+    judge = load_judge(WEIGHTS / "judges")
+    assert np.mean([r.shows_subject for r in read_pictures(judge, images_of(pictures))]) == 1.0
+    bare = np.stack([bare_scene(number).image for number in range(64)])
+    assert np.mean([r.shows_subject for r in read_pictures(judge, bare)]) < 0.05

@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from svdstory.jobs.store import Attempt, Store
 from svdstory.pipeline.metrics.cache import EmbeddingCache
 from svdstory.pipeline.metrics.precision import full_precision
 from svdstory.pipeline.metrics.registry import load_scorer
-from svdstory.pipeline.metrics.stage import load_unit, read_score, score_path, score_units
+from svdstory.pipeline.metrics.stage import load_unit, read_score, score_path, score_plan, score_units
+from svdstory.pipeline.strict import InputError
 
 
 def publish(store, key, seed, images=2, masks=True):
@@ -147,3 +149,17 @@ def test_networks_run_without_tf32_and_the_setting_is_put_back():
     with full_precision():
         assert not torch.backends.cudnn.allow_tf32 and torch.is_inference_mode_enabled()
     assert torch.backends.cudnn.allow_tf32 == before and not torch.is_inference_mode_enabled()
+
+
+def test_a_scorer_that_is_not_staged_is_left_out_and_counted_and_the_next_one_measures(store):
+    said, asked = [], []
+
+    def score(name):
+        asked.append(name)
+        if name == "dreamsim":
+            raise InputError("its weights are missing")
+        return 2
+
+    plan = SimpleNamespace(scorers=("dreamsim", "clipscore:tiny"))
+    assert score_plan(plan, score, said.append) == 3
+    assert asked == ["dreamsim", "clipscore:tiny"] and said == ["dreamsim is left out: its weights are missing"]

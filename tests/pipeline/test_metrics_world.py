@@ -71,3 +71,15 @@ def test_the_shipped_judge_tells_one_subject_from_independent_ones():
         assert values["kind_accuracy"] == values["scene_accuracy"] == 1 and values["scene_leakage"] < 0.05
         distances.append(values["identity_distance"])
     assert distances[0] < 0.3 < distances[1]
+
+
+def test_the_miniatures_own_clip_prefers_the_right_prompt_and_reads_it_without_a_prefix():
+    right, swapped = unit(), UnitImages(unit().images, PROMPTS[::-1], "a gift box")
+    scorer = load_scorer("clipscore:miniature")
+    assert scorer.score(right)["clipscore"] > scorer.score(swapped)["clipscore"] + 0.2
+    assert "caption prefix ''" in scorer.protocol["formula"] and len(scorer.protocol["weights"]) == 64
+
+
+def test_the_miniatures_clip_takes_pictures_of_any_size():
+    larger = UnitImages([image.resize((128, 128)) for image in unit().images], PROMPTS, "a gift box")
+    assert load_scorer("clipscore:miniature").score(larger)["clipscore"] > 0

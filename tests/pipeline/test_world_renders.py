@@ -104,3 +104,11 @@ def test_a_hue_a_pattern_or_a_kind_that_is_not_there_is_named_with_those_that_ar
         Identity(0, 90, "plain", 1.5)
     with pytest.raises(ValueError, match=r"View.kind: got 'tram', expected one of bus, gift box"):
         view_of(kind="tram")
+
+
+def test_a_scene_without_its_subject_is_the_same_outside_of_it():
+    view = view_of(kind="fish")  # the one kind without a shadow
+    whole, bare = render(view), render(view, subject=False)
+    assert not bare.mask.any()
+    changed = (whole.image != bare.image).any(axis=-1)
+    assert 0.8 * whole.mask.sum() < changed.sum() < 1.5 * whole.mask.sum()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from svdstory.pipeline.world import SCENE_NAMES, Identity, draw_view, render, truth
+from svdstory.pipeline.world import KINDS, SCENE_NAMES, Identity, draw_view, render, truth
 from svdstory.pipeline.world.truth import true_reading
 
 SCENES = ["desert", "snow", "meadow", "sea"]
@@ -109,3 +109,12 @@ def test_one_picture_alone_and_unknown_names_are_errors_that_say_so():
         truth.kind_accuracy(readings, "tram")
     with pytest.raises(ValueError, match="got 4 pictures and 3 names"):
         truth.scene_accuracy(readings, SCENES[:3])
+
+
+def test_a_kind_without_a_subject_is_not_right_whatever_the_judge_would_guess():
+    seen = readings_of(OTHERS[:2])
+    absent = [replace(reading, mask=np.zeros_like(reading.mask)) for reading in seen]
+    kind = KINDS[seen[0].kind.argmax()]
+    assert truth.kind_accuracy(seen, kind) == 1.0
+    assert truth.kind_accuracy([seen[0], absent[1]], kind) == 0.5
+    assert truth.kind_accuracy(absent, KINDS[0]) == 0.0
