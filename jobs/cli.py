@@ -30,10 +30,10 @@ def planned(experiment: str, model, out, sets, methods, seeds, steps, size, dtyp
     from .plan import make_plan
 
     path = find_experiment(experiment)
-    changes = {"model": model, "steps": steps, "sets": sets and sets.split(","),
-               "methods": methods and methods.split(","), "seeds": seeds and numbers(seeds, "--seeds"),
+    changes = {"model": model, "steps": steps, "seeds": seeds and numbers(seeds, "--seeds"),
                "size": size and numbers(size.replace("x", ","), "--size")}
-    plan = make_plan(path.stem, read_experiment(path, **changes), path.parent, dtype)
+    plan = make_plan(path.stem, read_experiment(path, **changes), path.parent, dtype, sets=sets and sets.split(","),
+                     methods=methods and methods.split(","))
     return plan, out or Path("results") / f"{path.stem}-{Path(plan.model.name).name}"
 
 

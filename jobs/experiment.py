@@ -59,19 +59,34 @@ def read_experiment(path: Path, **changes) -> Experiment:
     return parse(Experiment, {**content, **{k: v for k, v in changes.items() if v is not None}}, str(path))
 
 
-def read_prompt_sets(experiment: Experiment, near: Path) -> dict[str, PromptSet]:
-    """The experiment's sets by name. Raises InputError for two different sets of one name."""
-    sets: dict[str, PromptSet] = {}
+def read_prompt_sets(experiment: Experiment, near: Path, only: list[str] | None = None) -> dict[str, PromptSet]:
+    """The experiment's sets by name; `only` these, which may also be others than its own.
+
+    Raises InputError for two different sets of one name.
+    """
+    own: dict[str, PromptSet] = {}
     for wanted in experiment.sets:
-        for found in find_sets(wanted, near):
-            if sets.setdefault(found.name, found) != found:
-                raise InputError(f"two different prompt sets are called {found.name!r} (one from {wanted!r}). "
-                                 "Rename one of the files.")
-    return sets
+        _add(own, find_sets(wanted, near), wanted)
+    if only is None:
+        return own
+    chosen: dict[str, PromptSet] = {}
+    for wanted in only:
+        _add(chosen, [own[wanted]] if wanted in own else find_sets(wanted, Path.cwd()), wanted)
+    return chosen
 
 
-def read_methods(experiment: Experiment) -> dict[str, Method]:
-    """The experiment's methods by name, sweeps expanded. Raises InputError for unknown or impossible ones."""
+def _add(sets: dict[str, PromptSet], found: list[PromptSet], wanted: str) -> None:
+    for one in found:
+        if sets.setdefault(one.name, one) != one:
+            raise InputError(f"two different prompt sets are called {one.name!r} (one from {wanted!r}). "
+                             "Rename one of the files.")
+
+
+def read_methods(experiment: Experiment, only: list[str] | None = None) -> dict[str, Method]:
+    """The experiment's methods by name, sweeps expanded; `only` these, which may also be others of methods.yaml.
+
+    Raises InputError for unknown or impossible ones.
+    """
     own = {m.name: MethodEntry(**m.model_dump(exclude={"name"})) for m in experiment.methods if not isinstance(m, str)}
     clash = set(own) & set(shipped_entries())
     if clash:
@@ -80,4 +95,9 @@ def read_methods(experiment: Experiment) -> dict[str, Method]:
     methods: dict[str, Method] = {}
     for method in experiment.methods:
         methods |= expand(method if isinstance(method, str) else method.name, entries)
-    return methods
+    if only is None:
+        return methods
+    chosen: dict[str, Method] = {}
+    for name in only:
+        chosen |= {name: methods[name]} if name in methods else expand(name, entries)
+    return chosen

@@ -14,10 +14,6 @@ from pathlib import Path
 import jinja2
 from PIL import Image
 
-from svdstory.pipeline.methods import named
-from svdstory.pipeline.promptset import shipped_folder
-from svdstory.pipeline.strict import InputError
-
 from .experiment import shipped_experiments
 from .findings import Findings, better
 from .labels import method_label, metric_label
@@ -80,10 +76,9 @@ def run_data(page: Page) -> dict:
     return {
         "sets": [{"name": name, "file": page.names[name], "group": s.group, "origin": s.origin, "why": s.why,
                   "lead": " ".join(x.strip() for x in (s.style, s.subject) if x.strip()),
-                  "settings": list(s.settings), "prompts": s.prompts, "option": set_option(name)}
+                  "settings": list(s.settings), "prompts": s.prompts}
                  for name, s in plan.sets.items()],
-        "methods": [{"name": m, "label": method_label(m), "option": method_option(m)}
-                    for m in plan.methods],
+        "methods": [{"name": m, "label": method_label(m)} for m in plan.methods],
         "metrics": [{"name": m, "label": metric_label(m), "better": better(m),
                      "random": is_random(study.measured.protocols.get(m, {}))} for m in metrics],
         "baseline": page.findings.baseline, "command": command(study), "cells": cells,
@@ -116,21 +111,6 @@ def command(study: Study) -> str:
     width, height = plan.size
     return (f"svdstory run {shlex.quote(experiment)} --model {shlex.quote(plan.model.name)} --steps {plan.steps} "
             f"--size {width}x{height} --dtype {plan.model.dtype}")
-
-
-def set_option(name: str) -> str:
-    """Shipped sets are named; where a user's file holds the set, the command takes all sets of the experiment."""
-    shipped = {path.stem for path in shipped_folder().glob("*/*.yaml")}
-    return f"--sets {shlex.quote(name)}" if name in shipped else ""
-
-
-def method_option(name: str) -> str:
-    """Likewise for methods: the experiment's own are not known outside of it."""
-    try:
-        named(name)
-    except InputError:
-        return ""
-    return f"--methods {shlex.quote(name)}"
 
 
 def embedded(content: dict) -> str:

@@ -59,12 +59,13 @@ class Plan(Strict):
         return digest(self.model_dump(mode="json"))[:12]
 
 
-def make_plan(name: str, experiment: Experiment, near: Path, dtype: str | None = None) -> Plan:
-    """Resolve and check an experiment. Nothing is written.
+def make_plan(name: str, experiment: Experiment, near: Path, dtype: str | None = None, *,
+              sets: list[str] | None = None, methods: list[str] | None = None) -> Plan:
+    """Resolve and check an experiment, or those `sets` and `methods` of it. Nothing is written.
 
     Raises InputError that lists everything that is wrong: prompts, methods, sizes, missing weights.
     """
-    sets, methods = read_prompt_sets(experiment, near), read_methods(experiment)
+    sets, methods = read_prompt_sets(experiment, near, sets), read_methods(experiment, methods)
     model = resolve_model(experiment.model, dtype)
     setting = {"steps": experiment.steps or model.steps, "size": experiment.size or model.size,
                "guidance": experiment.guidance, "scheduler": experiment.scheduler}

@@ -208,9 +208,11 @@ function hinted(element, text) {
 
 let open = null;
 
+const quoted = (name) => (/^[\w.,+:@/-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`);
+
 function command(cell) {
-  return [run.command, run.sets[cell[0]].option, run.methods[cell[1]].option, `--seeds ${cell[2]}`,
-    `--out again-${cell[3]}`].filter(Boolean).join(" ");
+  return `${run.command} --sets ${quoted(run.sets[cell[0]].name)} --methods ${quoted(run.methods[cell[1]].name)} ` +
+    `--seeds ${cell[2]} --out again-${cell[3]}`;
 }
 
 function enlarge(cell, i, block) {

@@ -167,3 +167,16 @@ def test_planning_does_not_import_torch():
             "plan.make_plan('report', experiment.read_experiment(p, model='tiny'), p.parent)\n"
             "sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_sets_and_methods_of_a_users_own_can_be_chosen_by_name_and_make_the_same_units(tmp_path):
+    (tmp_path / "mine.yaml").write_text("style: A photo of\nsubject: a red fox\nconcept: fox\nsettings: [a, b]\n")
+    content = {"sets": ["./mine.yaml", "blue-bus"], "model": "tiny", "seeds": [0],
+               "methods": ["sdxl", {"name": "mine", "base": "unmasked", "sweep": {"filter.keep_top": [1, 4]}}]}
+    experiment = parse(Experiment, content, "test")
+    whole = make_plan("test", experiment, tmp_path)
+    one = make_plan("test", experiment, tmp_path, sets=["mine"], methods=["mine-4", "consistory"])
+    assert list(one.sets) == ["mine"] and list(one.methods) == ["mine-4", "consistory"]
+    assert one.cells[0].key in whole.units
+    with pytest.raises(InputError, match="mine-5"):
+        make_plan("test", experiment, tmp_path, methods=["mine-5"])
