@@ -107,3 +107,42 @@ def images(counts: Annotated[str, typer.Option(help="Numbers of images, separate
     rows = bench_images([int(n) for n in counts.split(",")], method, micro_batch, model, size, steps)
     save("images", rows, "cpu", out, "CPU time of one thread; memory beyond the loaded model, each row in a process of "
          "its own.")
+
+
+@bench.command()
+def scoring(scorer: Annotated[str, typer.Option(help="One: the peak memory is the process's.")] = "clipscore",
+            count: Annotated[int, typer.Option("--images", min=5, help="How many pictures.")] = 1000,
+            size: Annotated[int, typer.Option(min=64, help="Their side in pixels.")] = 1024, device: Device = None,
+            threads: Annotated[Optional[int], typer.Option(min=1, help="torch's threads on a CPU.")] = None,
+            out: Folder = RESULTS):
+    """How long a scorer takes and what memory it needs, on made-up pictures.
+
+    Example: svdstory bench scoring --scorer dreamsim --images 100
+    """
+    import torch
+
+    from svdstory.pipeline.metrics.bench import time_scorer, write_report
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    timing = time_scorer(scorer, count, size, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    write_report([timing], out, "svdstory bench scoring --scorer NAME --images N"
+                 + (f" --threads {threads}" if threads else ""))
+    typer.echo(f"{scorer}: {timing.images} images in {timing.first_s:.1f} s ({timing.first_cpu_s:.1f} s of processor "
+               f"time), peak {timing.peak_mib:.0f} MiB; {out / 'scoring.md'}")
+
+
+@bench.command()
+def reduce(units: Annotated[str, typer.Option(help="Units of the runs that are made, separated by commas.")] = "1000",
+           size: Annotated[int, typer.Option(help="Pixels of their images' sides.")] = 256, out: Folder = RESULTS):
+    """Reduce a run made for the purpose: time, memory, page weight, and Chromium's time to load the page.
+
+    Example: svdstory bench reduce --units 1000,10000
+    """
+    from .bench_reduce import bench_reduce
+
+    rows = [bench_reduce(int(n), size) for n in units.split(",")]
+    from svdstory.pipeline.bench.record import save  # torch: a child's peak memory is never below its parent's
+
+    save("reduce", rows, "cpu", out, "First: nothing of the report is there. Second: nothing has changed. Gone: one "
+         "unit was removed, so the files that show it and all numbers are made again. CPU seconds over all threads, "
+         "imports included. Page: three loads in Chromium, until the load event.")

@@ -5,8 +5,6 @@ The units are published through the real store; only their pictures are drawn, a
 
 import io
 import json
-import os
-import platform
 import random
 import resource
 import shutil
@@ -40,30 +38,31 @@ class MadeUp:
 SCORERS = (MadeUp("clipscore", "clipscore"), MadeUp("dreamsim", "dreamsim_subject"), MadeUp("background", "background"))
 
 
-def bench_reduce(units: int = 1000, size: int = 256, folder: Path | None = None) -> dict:
-    """Seconds (wall and processor), peak MiB and bytes, as JSON. Takes some minutes."""
+def bench_reduce(units: int, size: int, folder: Path | None = None) -> dict:
+    """One row: seconds (wall and CPU), peak MiB, MB of the report, and the page in Chromium. Takes some minutes."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         run = Path(scratch) / "run"
         plan = make_run(run, units, size)
-        found = {"machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs",
-                 "load": os.getloadavg()[0], "units": len(plan.units), "cells": len(plan.cells), "size": size,
-                 "images": sum(len(plan.sets[c.set].settings) for c in plan.units.values()),
-                 "first": timed(run), "second": timed(run)}
-        key = next(iter(plan.units))
-        shutil.rmtree(Store(run).folder(key))
-        found["one_unit_gone"] = timed(run)
-        found |= {"page_bytes": (run / "report" / "index.html").stat().st_size,
-                  "report_bytes": sum(p.stat().st_size for p in (run / "report").rglob("*") if p.is_file()),
-                  "cache_bytes": sum(p.stat().st_size for p in (run / "cache").rglob("*") if p.is_file()),
-                  "rows_on_page": len(plan.sets) * len(plan.methods), "chromium": page_load(run),
-                  "thumbnail_of_full_size_cpu_s": full_size_cost(Path(scratch))}
-    return found
+        row = {"units": len(plan.units), "images": sum(len(plan.sets[c.set].settings) for c in plan.units.values()),
+               "pixels": size, **timed(run, "first"), **timed(run, "second")}
+        shutil.rmtree(Store(run).folder(next(iter(plan.units))))
+        return {**row, **timed(run, "gone"), "page MB": (run / "report" / "index.html").stat().st_size / 1e6,
+                "report MB": size_of(run / "report"), "cache MB": size_of(run / "cache"),
+                "rows on page": len(plan.sets) * len(plan.methods), **page_load(run),
+                "thumbnail of 1024 px, CPU s": full_size_cost(Path(scratch))}
+
+
+def size_of(folder: Path) -> float:
+    """MB of all files below."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
 
 
 def make_run(run: Path, units: int, size: int) -> Plan:
-    """The report's methods and two seeds, on as many of the report's sets as it takes."""
+    """The report's methods, on as many of the report's sets as it takes with two seeds; more seeds beyond that."""
     report = find_experiment("report")
-    changes = {"model": "tiny", "size": [size, size], "seeds": [0, 1], "scorers": [s.name for s in SCORERS]}
+    changes = {"model": "tiny", "size": [size, size], "scorers": [s.name for s in SCORERS]}
+    one = make_plan("report", read_experiment(report, **changes, seeds=[0]), run)
+    changes["seeds"] = list(range(max(2, round(units / len(one.units)))))
     whole = make_plan("report", read_experiment(report, **changes), run)
     each = len(whole.units) // len(whole.sets)
     chosen = interleaved(whole)[:max(1, round(units / each))]
@@ -101,8 +100,8 @@ def picture(name: str, size: int) -> bytes:
     return buffer.getvalue()
 
 
-def timed(run: Path) -> dict:
-    """One reduce in a process of its own, imports included."""
+def timed(run: Path, name: str) -> dict:
+    """One reduce in a process of its own, imports included. Keys begin with `name`."""
     code = ("import sys; from pathlib import Path; from svdstory.jobs.reduce import reduce; "
             "r = reduce(Path(sys.argv[1])); import resource; "
             "print(len(r.made), len(r.kept), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
@@ -111,7 +110,8 @@ def timed(run: Path) -> dict:
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - began
     made, kept, peak = map(int, done.stdout.split())
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "peak_mib": peak // 1024, "made": made, "kept": kept}
+    return {f"{name} s": round(wall, 2), f"{name} CPU s": round(cpu, 2), f"{name} peak MiB": peak // 1024,
+            f"{name} made": made, f"{name} kept": kept}
 
 
 def full_size_cost(folder: Path, images: int = 12) -> float:
@@ -128,14 +128,14 @@ def full_size_cost(folder: Path, images: int = 12) -> float:
     return round((time.process_time() - began) / images, 4)
 
 
-def page_load(run: Path) -> dict | str:
+def page_load(run: Path) -> dict:
     """Seconds until Chromium has loaded the page and drawn the first set; or why it was not asked."""
     try:
         from selenium import webdriver
     except ImportError:
-        return "selenium is not installed"
+        return {"page": "selenium is not installed"}
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        return "no chromium here"
+        return {"page": "no chromium here"}
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for option in ("--headless=new", "--no-sandbox", "--disable-gpu"):
@@ -151,8 +151,8 @@ def page_load(run: Path) -> dict | str:
                 "return performance.getEntriesByType('navigation')[0].loadEventEnd / 1000"))
         asked = [json.loads(e["message"])["message"] for e in driver.get_log("performance")]
         urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
-        return {"load_s": [round(s, 2) for s in loads],
-                "network_requests": sum(not u.startswith(("file:", "data:")) for u in urls),
-                "console_errors": sum(e["level"] == "SEVERE" for e in driver.get_log("browser"))}
+        return {"page loads s": " ".join(f"{s:.2f}" for s in loads),
+                "network requests": sum(not u.startswith(("file:", "data:")) for u in urls),
+                "console errors": sum(e["level"] == "SEVERE" for e in driver.get_log("browser"))}
 
 

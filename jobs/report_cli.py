@@ -12,7 +12,6 @@ def register(app: typer.Typer) -> None:
     app.command("reduce")(reduce_run)
     app.command("curate")(curate_run)
     app.command("spectra")(spectra_run)
-    app.command("bench-reduce")(bench_reduce_run)
 
 
 def reduce_run(run: RunFolder,
@@ -88,24 +87,6 @@ def spectra_run(run: RunFolder,
 
     for path in record_spectra(plan, run, [cell.key], device):
         typer.echo(path)
-
-
-def bench_reduce_run(units: Annotated[int, typer.Option(min=1, help="Units of the run that is made.")] = 1000,
-                     size: Annotated[int, typer.Option(help="Pixels of its images' sides.")] = 256,
-                     out: Annotated[Optional[Path], typer.Option(help="JSON file for the result.")] = None) -> None:
-    """Measure reduce on a run made for the purpose: time, memory, page weight, and Chromium's time to load the page.
-
-    Example: svdstory bench-reduce --out results/benchmarks/reduce.json
-    """
-    import json
-
-    from .bench_reduce import bench_reduce
-
-    text = json.dumps(bench_reduce(units, size), indent=1) + "\n"
-    typer.echo(text)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
 
 
 def _say(text: str) -> None:

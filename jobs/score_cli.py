@@ -1,4 +1,4 @@
-"""The commands that measure: score, and how fast scoring is."""
+"""The command that measures what a run shows: score."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -15,7 +15,6 @@ Batch = Annotated[int, typer.Option(min=1, help="Images that go through a networ
 
 def register(app: typer.Typer) -> None:
     app.command("score")(score)
-    app.command("bench-scoring")(bench_scoring)
 
 
 def score(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], scorer: Scorers = None,
@@ -72,29 +71,6 @@ def score_with_progress(run: Path, plan, name: str, *, device: str | None = None
         cell = plan.units[key]
         typer.echo(f"  {key} ({cell.set}, {cell.method}, seed {cell.seed}): {cause}")
     return len(outcome.failed)
-
-
-def bench_scoring(scorer: Annotated[str, typer.Option(help="One: the peak memory is the process's.")] = "clipscore",
-                  images: Annotated[int, typer.Option(min=5, help="How many pictures.")] = 1000,
-                  size: Annotated[int, typer.Option(min=64, help="Their side in pixels.")] = 1024,
-                  device: Device = None,
-                  threads: Annotated[Optional[int], typer.Option(min=1, help="torch's threads on a CPU.")] = None,
-                  out: Annotated[Path, typer.Option(help="Where scoring.json and scoring.md go.")] =
-                  Path("results/benchmarks")) -> None:
-    """Measure how long a scorer takes and what memory it needs, on made-up pictures.
-
-    Example: svdstory bench-scoring --scorer dreamsim --images 100
-    """
-    import torch
-
-    from svdstory.pipeline.metrics.bench import time_scorer, write_report
-
-    torch.set_num_threads(threads or torch.get_num_threads())
-    timing = time_scorer(scorer, images, size, device or best_device())
-    write_report([timing], out, "svdstory bench-scoring --scorer NAME --images N"
-                 + (f" --threads {threads}" if threads else ""))
-    typer.echo(f"{scorer}: {timing.images} images in {timing.first_s:.1f} s ({timing.first_cpu_s:.1f} s of processor "
-               f"time), peak {timing.peak_mib:.0f} MiB; {out / 'scoring.md'}")
 
 
 def best_device() -> str:
