@@ -108,7 +108,30 @@ def plan(experiment: ExperimentName = "demo", model: Model = None, out: Out = No
                f"sets        {len(made.sets)}: {', '.join(made.sets)}\n"
                f"methods     {len(made.methods)}: {', '.join(made.methods)}\n"
                f"cells       {len(made.cells)}, units {len(made.units)}, images {images}\n"
-               f"disk        at most {space / 1e9:.2f} GB, {images + 2 * len(made.units)} files")
+               f"disk        at most {space / 1e9:.2f} GB, {images + 2 * len(made.units)} files"
+               + "".join(f"\n{line}" for line in memory_lines(made)))
+
+
+def memory_lines(plan) -> list[str]:
+    """What cards of 16 and 32 GB hold, for the models that the formula of pipeline/memory.py speaks of."""
+    from svdstory.pipeline import memory
+
+    if not memory.applies(plan.model):
+        return []
+    lines = []
+    for card in (16, 32):
+        too_large, fewest, split = set(), 10**9, False
+        for name, method in plan.methods.items():
+            for images in {len(prompts.settings) for prompts in plan.sets.values()}:
+                fits = memory.largest_micro_batch(method, images, plan.size, card)
+                if fits is None:
+                    too_large.add(name)
+                elif fits < images - method.n_anchors:
+                    fewest, split = min(fewest, fits), True
+        said = (f"too small for {', '.join(sorted(too_large))}" if too_large else
+                f"takes micro-batches, of {fewest} images for the largest" if split else "holds whole sets")
+        lines.append(f"{card} GB card  {said}")
+    return lines
 
 
 @app.command()

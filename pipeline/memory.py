@@ -4,6 +4,7 @@ Fitted to `svdstory bench memory` (results/benchmarks/memory-*.json), within 10 
 """
 
 from .methods import Method
+from .modelspec import ModelSpec
 
 WEIGHTS = 4.78      # GiB, the UNet
 BESIDE = 2.4        # text encoders 1.6, VAE 0.2, CUDA context and workspaces 0.6
@@ -11,6 +12,11 @@ ROW = 0.16          # one row of a UNet call (an image's one CFG half), at 1024 
 ANCHOR = 0.41       # one anchor's keys and values of all layers, both halves, kept for a step
 JOINED = 0.02       # a row's keys and values joined with one anchor's, in the largest layer
 FILTER = 0.5        # working space of the spectral filter
+
+
+def applies(model: ModelSpec) -> bool:
+    """Whether the formula speaks of this model: SDXL's weights, or a user's finetune of them, in float16."""
+    return model.dtype == "float16" and model.source in ("hub", "folder")
 
 
 def peak_gib(method: Method, images: int, size: tuple[int, int], micro_batch: int | None) -> float:

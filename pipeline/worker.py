@@ -19,7 +19,9 @@ from safetensors.torch import save
 from svdstory.jobs.plan import Cell, Plan
 from svdstory.jobs.store import Attempt, Store
 
+from . import memory
 from .generation import Generated, generate
+from .methods import Method
 from .models import Model, load_model
 
 FATAL = ("disk full", "bad node")      # causes after which the next unit would fail too
@@ -88,7 +90,8 @@ def make_unit(plan: Plan, cell: Cell, store: Store, model: Model, attempt: Attem
     began = time.time()
     prompts, method = plan.sets[cell.set], plan.methods[cell.method]
     made = generate(model, prompts, method, seed=cell.seed, steps=plan.steps, guidance=plan.guidance, size=plan.size,
-                    scheduler=plan.scheduler, micro_batch=micro_batch, on_step=on_step)
+                    scheduler=plan.scheduler, on_step=on_step,
+                    micro_batch=micro_batch or fitting(plan, method, len(prompts.settings), model.device))
     files = {f"{i}.png": png(image, text_chunks(plan, cell, i)) for i, image in enumerate(made.images)}
     files["tensors.safetensors"] = tensors(made, model)
     manifest = {
@@ -101,6 +104,14 @@ def make_unit(plan: Plan, cell: Cell, store: Store, model: Model, attempt: Attem
         "device": device_name(model.device), "versions": versions(), "code": code_revision(),
     }
     store.publish(cell.key, files, manifest, attempt)
+
+
+def fitting(plan: Plan, method: Method, images: int, device: torch.device) -> int | None:
+    """The micro-batch that fits the card at hand; None, all at once, where it is not known to matter."""
+    if device.type != "cuda" or not memory.applies(plan.model):
+        return None
+    card_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return memory.largest_micro_batch(method, images, plan.size, card_gib) or 1
 
 
 def text_chunks(plan: Plan, cell: Cell, image: int) -> dict[str, str]:

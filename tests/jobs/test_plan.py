@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from svdstory.jobs.cli import memory_lines
 from svdstory.jobs.experiment import Experiment, find_experiment, read_experiment
 from svdstory.jobs.plan import make_plan, plan_path, read_plan, write_plan
 from svdstory.pipeline.methods import Method, SpectralFilter, expand, named, shipped_entries
@@ -180,3 +181,14 @@ def test_sets_and_methods_of_a_users_own_can_be_chosen_by_name_and_make_the_same
     assert one.cells[0].key in whole.units
     with pytest.raises(InputError, match="mine-5"):
         make_plan("test", experiment, tmp_path, methods=["mine-5"])
+
+
+def test_plan_says_what_a_card_holds_where_the_formula_knows_the_model(tmp_path):
+    small = plan_of(tmp_path, sets=["blue-bus"], methods=["sdxl", "consistory"])
+    assert memory_lines(small) == []
+    like_sdxl = small.model.model_copy(update={"source": "folder", "dtype": "float16"})
+    sdxl = small.model_copy(update={"model": like_sdxl, "size": (1024, 1024)})
+    assert memory_lines(sdxl) == ["16 GB card  holds whole sets", "32 GB card  holds whole sets"]
+    large = sdxl.model_copy(update={"size": (3072, 3072)})
+    assert memory_lines(large) == ["16 GB card  too small for consistory",
+                                   "32 GB card  holds whole sets"]
