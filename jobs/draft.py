@@ -106,6 +106,8 @@ def _size(path: Path) -> int:
 def code_version() -> str:
     """A hash of the code and templates that make reports: other code makes its files anew."""
     total = sha256()
-    for path in sorted(p for p in Path(__file__).parent.rglob("*") if p.suffix in (".py", ".j2", ".css", ".js")):
+    folder = Path(__file__).parent
+    code = [p for p in folder.rglob("*") if p.suffix in (".py", ".j2", ".css", ".js")]
+    for path in sorted([*code, folder / "claims.yaml"]):
         total.update(path.read_bytes())
     return total.hexdigest()

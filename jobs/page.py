@@ -14,11 +14,12 @@ from pathlib import Path
 import jinja2
 from PIL import Image
 
+from .claims import answer
 from .experiment import shipped_experiments
 from .findings import Findings, better
 from .labels import method_label, metric_label
 from .places import DONE, Place, Study, is_random
-from .report_tables import groups_of
+from .report_tables import answer_rows, groups_of
 from .thumbnails import PAGE_SIDE, Pack, as_uri, webp
 from .verdicts import verdicts
 
@@ -55,7 +56,8 @@ def write_page(page: Page) -> bytes:
     figures = [{"name": name, "caption": caption, "image": preview(page.folder / "figures" / f"{name}.png")}
                for name, caption in page.drawn.items()]
     return environment().get_template("page.html.j2").render(
-        page=page, plan=page.study.plan, verdicts=verdicts(page.study, page.findings), figures=figures,
+        page=page, plan=page.study.plan, verdicts=verdicts(page.study, page.findings),
+        answers=answer_rows(answer(page.study.measured.cells, page.findings.axes)), figures=figures,
         overview=preview(page.folder / "overview.png"), data=embedded(run_data(page)), css=_text("page.css"),
         js=_text("page.js"), blocks=[_block_json(path) for path in blocks] if inline else []).encode()
 

@@ -1,5 +1,6 @@
 """The tables of a report: statistics.csv, LaTeX for each group of sets, and report.md for a repository."""
 
+from .claims import Answer, answer
 from .draft import Draft
 from .findings import Findings, better
 from .labels import method_label, metric_label
@@ -41,10 +42,28 @@ def markdown(study: Study, findings: Findings, setting: str, counts: str, captio
             cells = [number(findings, metric, method) for metric in axes.values()]
             lines.append(f"| {_plain(method_label(method))} | " + " | ".join(cells) + f" | {sets} |")
         lines.append("")
+    answers = answer(study.measured.cells, axes)
+    if answers:
+        lines += ["What the report claims for SDXL, asked of this run: paired differences over prompt sets with 95 % "
+                  "bootstrap intervals; p by Wilcoxon, Holm-corrected for all claims here.", "",
+                  "| claim | contrast | difference | p | sets | |", "|---|---|---|---:|---:|---|"]
+        lines += ["| " + " | ".join(cells) + " |" for cells in answer_rows(answers)] + [""]
     lines += ["![All sets and methods](overview.png)", ""]
     for name, caption in captions.items():
         lines += [f"## {name}", "", caption, "", f"![{name}](figures/{name}.png)", ""]
     return "\n".join(lines)
+
+
+def answer_rows(answers: list[Answer]) -> list[list[str]]:
+    """claim, contrast, difference, p, sets, verdict"""
+    rows = []
+    for a in answers:
+        d = a.difference
+        bounds = "" if d.low is None else f" [{d.low:+.3f}, {d.high:+.3f}]"
+        contrast = f"{metric_label(a.metric)}: {method_label(a.claim.method)} − {method_label(a.claim.than)}"
+        rows.append([a.claim.claim, contrast, f"{d.mean:+.3f}{bounds}".replace("-", "−"), f"{a.p_holm:.2g}",
+                     str(a.sets), a.verdict])
+    return rows
 
 
 def number(findings: Findings, metric: str, method: str, group: str = "all") -> str:

@@ -1,0 +1,62 @@
+"""The report's claims asked of numbers whose answer is known."""
+
+import pytest
+
+from svdstory.jobs.claims import Claim, answer, claims
+from svdstory.jobs.experiment import find_experiment, read_experiment, read_methods
+from svdstory.jobs.report_tables import answer_rows
+from svdstory.jobs.statistics import Measurement, compare
+
+AXES = {"consistency": "identity_distance", "leakage": "scene_leakage excess over sdxl"}
+
+
+def cells(metric, method, values, seeds=2):
+    return [Measurement(metric, method, f"set{s}", "", seed, value + 0.001 * seed)
+            for s, value in enumerate(values) for seed in range(seeds)]
+
+
+def asked(expected, axis="consistency"):
+    return [Claim(claim="it is so", method="a", than="b", axis=axis, expected=expected)]
+
+
+SETS = range(12)
+NEAR = [0.30 + 0.001 * s for s in SETS]
+FAR = [0.90 + 0.002 * s for s in SETS]
+
+
+@pytest.mark.parametrize("expected, verdict", [("better", "yes"), ("worse", "no"), ("same", "no"), (None, "better")])
+def test_a_lower_distance_beyond_chance_is_better_and_answers_what_was_expected(expected, verdict):
+    found, = answer(cells("identity_distance", "a", NEAR) + cells("identity_distance", "b", FAR), AXES, asked(expected))
+    assert (found.found, found.verdict, found.sets) == ("better", verdict, 12)
+    assert found.difference.low <= found.difference.mean <= found.difference.high < 0
+
+
+@pytest.mark.parametrize("expected, verdict", [("better", "not shown"), ("same", "yes"), (None, "no difference shown")])
+def test_what_chance_may_do_is_not_shown(expected, verdict):
+    other = [value + (0.01 if s % 2 else -0.01) for s, value in enumerate(NEAR)]
+    found, = answer(cells("identity_distance", "a", NEAR) + cells("identity_distance", "b", other), AXES, asked(expected))
+    assert (found.found, found.verdict) == ("same", verdict)
+
+
+def test_the_contrast_is_the_comparison_to_a_baseline_where_that_is_the_other_method():
+    measured = cells("identity_distance", "a", NEAR) + cells("identity_distance", "b", FAR)
+    found, = answer(measured, AXES, asked("better"))
+    known = next(c for c in compare(measured, "b") if c.group == "all")
+    assert (found.difference, found.p_holm) == (known.difference, known.p)
+
+
+def test_claims_whose_methods_or_axis_were_not_measured_are_left_out():
+    measured = cells("identity_distance", "a", NEAR)
+    assert answer(measured, AXES, asked("better")) == []
+    assert answer(measured + cells("identity_distance", "b", FAR), AXES, asked("better", axis="leakage")) == []
+
+
+def test_the_shipped_claims_are_about_methods_that_the_study_has():
+    methods = read_methods(read_experiment(find_experiment("miniature-study")))
+    assert {m for claim in claims() for m in (claim.method, claim.than)} <= set(methods)
+
+
+def test_a_row_names_both_methods_and_the_interval():
+    found = answer(cells("identity_distance", "a", NEAR) + cells("identity_distance", "b", FAR), AXES, asked("better"))
+    row = answer_rows(found)[0]
+    assert row[1] == "Identity distance: a − b" and row[2].startswith("−0.6") and "[−0.6" in row[2] and row[-1] == "yes"
