@@ -29,6 +29,7 @@ class Call:
     # of this pass
     bank: SpectralBank | None = None                   # the filters of the references' K and V
     masks: SubjectMasks | None = None                  # where attention is recorded
+    others: Tensor | None = None                       # (A, A - 1): for each anchor the other ones
     # of this step
     step: int = 0
     extended: bool = False                             # it attends to the references
@@ -91,8 +92,7 @@ class ExtendedSelfAttention:
         if call.method.reference == "random":
             return self.extend_by_random(k, v, heads)
         if call.anchors:
-            others = torch.tensor([[b for b in range(rows) if b != a] for a in range(rows)],
-                                  dtype=torch.long, device=k.device)                     # (A, A - 1)
+            others = call.others                                                         # (A, A - 1)
             if rows == 1 and call.last:
                 return k, v, None
             k_ref, v_ref = self.filtered(k, v, heads)                                      # (halves, A, T, C)

@@ -45,14 +45,23 @@ class Conditioning:
     def __len__(self) -> int:
         return len(self.prompt_embeds)
 
-    def of(self, rows: list[int], halves: int) -> dict:
-        """The UNet's keyword arguments for these images."""
+    def of(self, rows: Tensor, halves: int) -> dict:
+        """The UNet's keyword arguments for these images, (R,) indices."""
         text, pooled = self.prompt_embeds[rows], self.pooled_prompt_embeds[rows]
         if halves == 2:
             text = torch.cat([self.negative_prompt_embeds[rows], text])
             pooled = torch.cat([self.negative_pooled_prompt_embeds[rows], pooled])
         time_ids = self.time_ids.expand(len(text), -1)
         return {"encoder_hidden_states": text, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids}}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The images of one UNet call, (R,), and its keyword arguments: made once a pass, on the device."""
+
+    rows: list[int]
+    index: Tensor
+    kwargs: dict
 
 
 @dataclass(frozen=True)
@@ -114,17 +123,19 @@ def denoise(unet, scheduler, conditioning, call: Call, latents, *, steps, guidan
     latents = latents.to(device, torch.float32) * scheduler.init_noise_sigma
     call.bank = SpectralBank(call.method.filter_k, call.method.filter_v, exact=exact)
     call.masks = SubjectMasks(conditioning.subject_tokens, *latents.shape[-2:], device)
-    groups = row_groups(call.method, len(latents), micro_batch)
+    groups = [Group(rows, index := torch.tensor(rows, device=device), conditioning.of(index, call.halves))
+              for rows in row_groups(call.method, len(latents), micro_batch)]
+    call.others = others_of(call.method.n_anchors, device)
     features_at = int((scheduler.timesteps - injection.TIMESTEP).abs().argmin()) if matches is None else None
     features: list[Tensor] = []
     for step, t in enumerate(scheduler.timesteps):
         begin_step(call, step, steps, matches)
         model_input = scheduler.scale_model_input(latents, t).to(dtype)
         predictions = []
-        for rows in groups:
-            begin_call(call, rows, last=rows is groups[-1], device=device)
+        for group in groups:
+            begin_call(call, group, last=group is groups[-1])
             with capturing(unet, features, call, step == features_at):
-                predictions.append(predict(unet, model_input, timesteps[step], conditioning, call))
+                predictions.append(predict(unet, model_input, timesteps[step], group, call))
         halves = torch.cat(predictions, dim=1).float()                                   # (halves, B, C, H, W)
         noise_pred = halves[-1] if call.halves == 1 else halves[0] + guidance * (halves[1] - halves[0])
         latents = scheduler.step(noise_pred, t, latents, **stochastic(scheduler, call, step, len(latents))).prev_sample
@@ -134,15 +145,14 @@ def denoise(unet, scheduler, conditioning, call: Call, latents, *, steps, guidan
     return Sample(latents, masks, call.bank.counters(), features=torch.cat(features) if features else None)
 
 
-def predict(unet, model_input: Tensor, timestep: Tensor, conditioning: Conditioning, call: Call) -> Tensor:
+def predict(unet, model_input: Tensor, timestep: Tensor, group: Group, call: Call) -> Tensor:
     """The UNet's output for one call's rows, (halves, R, C, H, W); with query blending, after a plain pass."""
-    x = model_input[call.rows].repeat(call.halves, 1, 1, 1)
-    kwargs = conditioning.of(call.rows, call.halves)
+    x = model_input[group.index].repeat(call.halves, 1, 1, 1)
     if call.blend is not None:
         call.plain, masks, call.masks = True, call.masks, None
-        unet(x, timestep, **kwargs)
+        unet(x, timestep, **group.kwargs)
         call.plain, call.masks = False, masks
-    return unet(x, timestep, **kwargs, return_dict=False)[0].unflatten(0, (call.halves, -1))
+    return unet(x, timestep, **group.kwargs, return_dict=False)[0].unflatten(0, (call.halves, -1))
 
 
 def begin_step(call: Call, step: int, steps: int, matches: Correspondences | None) -> None:
@@ -162,9 +172,14 @@ def begin_step(call: Call, step: int, steps: int, matches: Correspondences | Non
         kept.clear()
 
 
-def begin_call(call: Call, rows: list[int], last: bool, device) -> None:
-    call.rows, call.index = rows, torch.tensor(rows, device=device)
-    call.anchors, call.last = rows[0] == 0, last
+def begin_call(call: Call, group: Group, last: bool) -> None:
+    call.rows, call.index = group.rows, group.index
+    call.anchors, call.last = group.rows[0] == 0, last
+
+
+def others_of(anchors: int, device) -> Tensor:
+    """(A, A - 1): for each anchor the other ones."""
+    return torch.tensor([[b for b in range(anchors) if b != a] for a in range(anchors)], dtype=torch.long, device=device)
 
 
 def row_groups(method: Method, images: int, micro_batch: int | None) -> list[list[int]]:
