@@ -11,7 +11,7 @@ from . import full_size
 from .record import clock
 
 METHODS = ("sdxl", "consistory", "unmasked", "svd-fraction-0.05", "svd-energy-0.95", "svd-log", "svd-log2",
-           "svd-log-fraction-log")
+           "svd-log-fraction")
 
 
 def bench_step(device: str, methods: tuple[str, ...] = METHODS, images: int = 5, side: int | None = None,
