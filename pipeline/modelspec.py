@@ -132,9 +132,10 @@ def missing_files(folder: Path, variant: str | None) -> list[str]:
 
 
 def folder_hash(folder: Path) -> str:
-    """sha256 over the names and contents of a model folder's configurations and weights, in hex."""
+    """sha256 over the names and contents of a model folder's index, configurations and weights, in hex."""
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.glob("*/*") if p.suffix in (".json", ".safetensors", ".txt")):
+    parts = sorted(p for p in folder.glob("*/*") if p.suffix in (".json", ".safetensors", ".txt"))
+    for path in [folder / "model_index.json", *parts]:      # the index holds force_zeros_for_empty_prompt
         total.update(f"{path.relative_to(folder).as_posix()}\n".encode())
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest")
