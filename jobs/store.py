@@ -9,12 +9,16 @@ No locks and no replaced files: a unit appears by one rename onto a name that do
 finds it there, verifies it and discards its own.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +44,27 @@ class Attempt:
         host = socket.gethostname().split(".")[0]
         return cls(job, int(env.get("SLURM_RESTART_COUNT") or 0), host, os.getpid())
 
+    @classmethod
+    def of_draft(cls, name: str) -> "Attempt | None":
+        """The attempt that writes RUN/tmp/`name`. None for a name that is not a draft's."""
+        found = re.fullmatch(r"(local|\d+(?:_\d+)?)-r(\d+)-(.+)-(\d+)", name.rpartition(".")[2])
+        return cls(found[1], int(found[2]), found[3], int(found[4])) if found else None
+
     def __str__(self) -> str:
         return f"{self.job}-r{self.restart}-{self.host}-{self.pid}"
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its process is known to have ended. Of another host's nothing is known."""
+        if self.host != Attempt.here().host:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # another user's
+            pass
+        return False
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,12 @@ class Store:
     def is_finished(self, key: str) -> bool:
         return self.problem(key) is None
 
+    def finished(self, keys: Iterable[str]) -> set[str]:
+        """Those of the units that are finished."""
+        keys = list(keys)
+        with ThreadPoolExecutor(8) as pool:  # a network file system answers many questions at once
+            return {key for key, sound in zip(keys, pool.map(self.is_finished, keys), strict=True) if sound}
+
     def present(self) -> set[str]:
         """Keys of all unit folders, finished or damaged: one listing for each two hex digits."""
         keys: set[str] = set()
@@ -140,19 +169,20 @@ class Store:
                 return False
             self.set_aside(key)
 
-    def set_aside(self, key: str) -> Path:
-        """Move a damaged unit to RUN/corrupt, where nothing reads it."""
+    def set_aside(self, key: str) -> None:
+        """Move a damaged unit to RUN/corrupt, where nothing reads it. Raises OSError where it cannot be moved."""
         corrupt = self.run / "corrupt"
         corrupt.mkdir(exist_ok=True)
         for n in range(1000):
             try:
                 os.rename(self.folder(key), corrupt / f"{key}.{n}")
-                break
+                return
             except FileNotFoundError:        # another attempt moved it
-                break
-            except OSError:                  # that number is taken
-                continue
-        return corrupt
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise                    # else that number is taken
+        raise OSError(errno.EEXIST, f"1000 damaged units {key} lie there: `svdstory clean` removes them", str(corrupt))
 
     def record_failure(self, key: str, cause: str, message: str, attempt: Attempt) -> Failure:
         """One small file that says why an attempt failed. Raises OSError if it cannot be written."""
@@ -177,10 +207,10 @@ class Store:
 
     def sweep(self) -> list[str]:
         """Remove what dead processes of this host left in RUN/tmp. Returns the names removed."""
-        host, removed = Attempt.here().host, []
+        removed = []
         for path in (self.run / "tmp").glob("*"):
-            where, _, pid = path.name.rpartition("-")
-            if where.endswith(f"-{host}") and pid.isdigit() and not _alive(int(pid)):
+            attempt = Attempt.of_draft(path.name)
+            if attempt and attempt.is_dead:
                 shutil.rmtree(path, ignore_errors=True)
                 removed.append(path.name)
         return removed
@@ -199,13 +229,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -1,5 +1,6 @@
 """The store: what is published is whole, and nothing that was finished is lost."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from svdstory.jobs import store as store_module
 from svdstory.jobs.store import Attempt, Store
 
 KEY = "ab" + "0" * 22
@@ -120,6 +122,38 @@ def test_sweep_spares_the_living_and_other_hosts(tmp_path):
     for name in names:
         (tmp_path / "tmp" / name).mkdir(parents=True)
     assert Store(tmp_path).sweep() == [names[2]]
+
+
+def test_sweep_tells_a_host_from_one_whose_name_ends_with_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module.socket, "gethostname", lambda: "a100")
+    names = [f"{KEY}.{Attempt('17_3', 0, host, 999_999_999)}" for host in ("a100", "gpu-a100", "r1-a100")]
+    for name in names:
+        (tmp_path / "tmp" / name).mkdir(parents=True)
+    assert Store(tmp_path).sweep() == names[:1]
+
+
+def test_a_damaged_unit_that_cannot_be_moved_aside_is_an_error_not_an_endless_loop(tmp_path, monkeypatch):
+    store, rename = Store(tmp_path), os.rename
+    store.publish(KEY, FILES, {}, ATTEMPT)
+    (store.folder(KEY) / "1.png").unlink()
+
+    def refused(source, target):
+        if Path(target).parent.name == "corrupt":
+            raise PermissionError(errno.EACCES, "Permission denied", str(target))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(PermissionError, match="corrupt"):
+        store.publish(KEY, FILES, {}, ATTEMPT)
+
+
+def test_a_number_that_is_taken_in_corrupt_is_passed_over(tmp_path):
+    store = Store(tmp_path)
+    for damaged in range(3):
+        store.publish(KEY, FILES, {}, ATTEMPT)
+        (store.folder(KEY) / "1.png").unlink()
+    store.publish(KEY, FILES, {}, ATTEMPT)
+    assert sorted(path.name for path in (tmp_path / "corrupt").iterdir()) == [f"{KEY}.{n}" for n in range(3)]
 
 
 def test_full_disk_publishes_nothing_and_leaves_nothing(tmp_path):
