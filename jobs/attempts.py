@@ -39,17 +39,18 @@ def write(folder: Path, attempt: TaskAttempt) -> None:
         os.close(descriptor)
 
 
-def read(folder: Path) -> list[TaskAttempt]:
-    """The last line of each attempt of a submission's tasks, in the order in which they started."""
+def read(folder: Path, task: int | None = None) -> list[TaskAttempt]:
+    """The last line of each attempt of a submission's tasks, or of one, in the order in which they started."""
+    names = [f"task-{task}.jsonl"] if task is not None else \
+        [entry.name for entry in os.scandir(folder) if re.fullmatch(r"task-\d+\.jsonl", entry.name)]
     latest: dict[tuple, TaskAttempt] = {}
-    for entry in os.scandir(folder):
-        if re.fullmatch(r"task-\d+\.jsonl", entry.name):
-            for line in Path(entry.path).read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    attempt = TaskAttempt(**json.loads(line))
-                except (ValueError, TypeError):
-                    continue
-                latest[attempt.task, attempt.job, attempt.restart, attempt.started] = attempt
+    for name in names:
+        for line in (folder / name).read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                attempt = TaskAttempt(**json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            latest[attempt.task, attempt.job, attempt.restart, attempt.started] = attempt
     return sorted(latest.values(), key=lambda attempt: attempt.started)
 
 

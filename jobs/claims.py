@@ -44,9 +44,11 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """yes, no (the opposite is shown), not shown; of an open question what was found."""
+        """yes, no (the opposite is shown), not shown, not contradicted; of an open question what was found."""
         if self.claim.expected is None:
             return {"same": "no difference shown"}.get(self.found, self.found)
+        if self.claim.expected == "same" == self.found:
+            return "not contradicted"                # few sets show no difference where there may be one
         if self.found == self.claim.expected:
             return "yes"
         return "not shown" if self.found == "same" else "no"

@@ -37,8 +37,7 @@ class Draft:
         before, target = self.report / name, self.folder / name
         known_key, size = self._before.get(name, ("", -1))
         target.parent.mkdir(parents=True, exist_ok=True)
-        if known_key == key and _size(before) == size:
-            link_or_copy(before, target)
+        if known_key == key and _size(before) == size and link_or_copy(before, target):
             self.kept.append(name)
         else:
             target.write_bytes(make())
@@ -81,18 +80,25 @@ class Draft:
 
 
 def sweep(run: Path) -> None:
-    """Remove what killed processes of this host left behind."""
+    """Remove what killed processes of this host left behind; a report that one had just moved away comes back."""
     for path in run.glob(f".report.{os.uname().nodename}.*"):
         pid = path.name.removesuffix(".old").rpartition(".")[2]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(path, ignore_errors=True)
+            if path.suffix == ".old" and not (run / "report").exists():
+                os.rename(path, run / "report")
+            else:
+                shutil.rmtree(path, ignore_errors=True)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Whether the file is there now: another reduce may have taken the source away."""
     try:
         os.link(source, target)
+    except FileNotFoundError:
+        return False
     except OSError:                               # a file system without hard links
         shutil.copyfile(source, target)
+    return True
 
 
 def _size(path: Path) -> int:

@@ -3,7 +3,10 @@
 from importlib import resources
 from pathlib import Path
 
+from pydantic import Field, field_validator
+
 from svdstory.pipeline.methods import Method, MethodEntry, expand, shipped_entries
+from svdstory.pipeline.metrics.names import parts
 from svdstory.pipeline.promptset import PromptSet, find_sets
 from svdstory.pipeline.strict import InputError, Strict, nearest, parse, read_yaml
 
@@ -22,15 +25,32 @@ class Experiment(Strict):
     """
 
     about: str = ""
-    sets: tuple[str, ...]
-    methods: tuple[str | NewMethod, ...]
+    sets: tuple[str, ...] = Field(min_length=1)
+    methods: tuple[str | NewMethod, ...] = Field(min_length=1)
     model: str = "sdxl"
-    seeds: tuple[int, ...] | None = None
+    seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
     steps: int | None = None
     size: tuple[int, int] | None = None
     guidance: float = 5.0
     scheduler: str = "ddim"
     scorers: tuple[str, ...] | None = None
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_seed_once(cls, seeds):
+        if seeds and len(set(seeds)) < len(seeds):
+            raise ValueError(f"a seed stands twice in {', '.join(map(str, seeds))}: name each once")
+        return seeds
+
+    @field_validator("scorers")
+    @classmethod
+    def _scorers_are_known(cls, scorers):
+        for name in scorers or ():
+            try:
+                parts(name)
+            except InputError as error:
+                raise ValueError(str(error)) from None
+        return scorers
 
 
 def shipped_experiments() -> dict[str, Path]:

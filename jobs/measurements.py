@@ -9,7 +9,7 @@ from svdstory.pipeline.metrics.stage import image_hashes, read_score
 
 from .plan import Plan
 from .statistics import Measurement, excess
-from .store import Store
+from .store import Failure, Store
 
 
 # What only means something beside plain sampling's number of the same set and seed.
@@ -25,15 +25,19 @@ class Measured:
     protocols: dict[str, dict]
 
 
-def read_measurements(plan: Plan, store: Store, scorers: Iterable[str]) -> Measured:
+def read_measurements(plan: Plan, store: Store, scorers: Iterable[str], images: dict[str, dict | None] | None = None,
+                      failures: dict[str, list[Failure]] | None = None) -> Measured:
     """Every planned cell under every metric of the scorers.
 
+    images: unit key -> sha256 of its images by name, None for a unit that is not finished; read where not given, as
+    failures are.
     One protocol counts for each scorer: the one that most of its units were scored under. Numbers made under
     another, or from images that have changed since, are missing ones. Raises InputError for an unknown scorer.
     """
     cells: list[Measurement] = []
     protocols: dict[str, dict] = {}
-    images, failures = _images(plan, store), store.failures()
+    images = _images(plan, store) if images is None else images
+    failures = store.failures() if failures is None else failures
     for scorer in dict.fromkeys(scorers):
         records = {key: read_score(store.run, scorer, key) for key in plan.units}
         counted = Counter(record["protocol_hash"] for record in records.values() if record)

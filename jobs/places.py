@@ -109,7 +109,9 @@ def read_study(run: Path) -> Study:
     with ThreadPoolExecutor(8) as pool:             # a network file system answers many questions at once
         units = dict(zip(plan.units, pool.map(lambda key: read_unit(store, key, failures.get(key, [])), plan.units)))
     places = tuple(replace(units[cell.key], cell=cell) for cell in plan.cells)
-    measured = read_measurements(plan, store, scorers_of(run, plan))
+    images = {key: {p.path.name: p.sha256 for p in unit.pictures} if unit.state == DONE else None
+              for key, unit in units.items()}
+    measured = read_measurements(plan, store, scorers_of(run, plan), images, failures)
     return Study(run, plan, places, relative_to_plain(measured) if "sdxl" in plan.methods else measured)
 
 

@@ -67,7 +67,8 @@ def make_plan(name: str, experiment: Experiment, near: Path, dtype: str | None =
     """
     sets, methods = read_prompt_sets(experiment, near, sets), read_methods(experiment, methods)
     model = resolve_model(experiment.model, dtype)
-    setting = {"steps": experiment.steps or model.steps, "size": experiment.size or model.size,
+    setting = {"steps": model.steps if experiment.steps is None else experiment.steps,
+               "size": experiment.size or model.size,
                "guidance": experiment.guidance, "scheduler": experiment.scheduler}
     check_setting(setting, model)
     check_sets(sets, methods, model)

@@ -5,6 +5,8 @@ thumbnails are kept in packs (thumbnails.py), the report's files are keyed by th
 """
 
 import errno
+import shutil
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,13 +65,20 @@ def reduce(run: Path, *, lang: str = "en", figures: list[str] | None = None,
     lang: of the figures' labels. figures: their names, None for all that the run gives. `report` is told what is at
     work, one prompt set at a time.
     """
-    run = Path(run)
     check(lang, figures)
+    try:
+        return _reduce(Path(run), lang, figures, report)
+    except zipfile.BadZipFile:                      # a damaged pack of thumbnails costs time, nothing else
+        shutil.rmtree(pack_path(Path(run), "").parent)
+        return _reduce(Path(run), lang, figures, report)
+
+
+def _reduce(run: Path, lang: str, figures: list[str] | None, report: Callable[[str], None]) -> ReduceResult:
     study, draft = read_study(run), Draft(run)
     names = file_names(study)
-    study = study.damaged(find_damage(study, names, report))
     packs = {set_name: pack_path(run, name) for set_name, name in names.items()}
     try:
+        study = study.damaged(find_damage(study, names, report))
         for set_name, places in study.by_set.items():
             report(f"grid {set_name}")
             add_grid(draft, study, set_name, places, packs[set_name], names[set_name], lang)

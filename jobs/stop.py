@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
 
 from svdstory.jobs import scheduler
@@ -55,8 +56,6 @@ class Stop:
             pass
         deadline = time.monotonic() + max(1.0, self.lead_s - RESERVE_S)
         print(f"signal {signal.Signals(number).name}: ending the current unit within {self.lead_s:g} s", flush=True)
-        if number == signal.SIGTERM and not _still_ours():
-            self.requeue = False  # cancelled, requeued by Slurm, or run elsewhere while this node hung
         self._asked.set()
         time.sleep(max(0.0, deadline - time.monotonic()))
         self.give_back()
@@ -64,14 +63,21 @@ class Stop:
     def give_back(self) -> None:
         """Requeue the job, if it is to be, and end the process: when the worker has stopped, or at the deadline."""
         if not self._ended.acquire(blocking=False):
-            time.sleep(self.lead_s)  # the other thread is at it
-        self._closing()
-        if self.requeue:
+            time.sleep(max(60.0, self.lead_s))  # the other thread is at it, and ends the process
+            os._exit(75)
+        try:
+            self._closing()
+        except Exception:  # what was reached is not written down; the units themselves are
+            traceback.print_exc()
+        if self.requeue and _still_ours():  # a job that was cancelled meanwhile stays so
             try:
                 scheduler.ask("scontrol", "requeue", Attempt.here().job)
                 print("requeued: the next attempt goes on with the units that are left", flush=True)
             except SlurmError as error:
                 print(f"not requeued ({error}). `svdstory submit` adds what is left.", flush=True)
+        elif self.requeue:
+            print("not requeued: Slurm has ended this attempt, or does not answer. `svdstory submit` adds what is left.",
+                  flush=True)
         os._exit(75)  # EX_TEMPFAIL: nothing is lost, not all is done
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from svdstory.jobs import attempts
 from svdstory.jobs.attempts import TaskAttempt
 from svdstory.jobs.ledger import Submission, write_whole
-from svdstory.jobs.plan import Plan, read_plan
+from svdstory.jobs.plan import Plan, plan_path, read_plan
 from svdstory.jobs.stop import Stop
 from svdstory.jobs.store import Attempt, Store
 
@@ -22,8 +22,10 @@ BARREN_TURNS = 3  # so many turns of a task in a row without one finished unit: 
 
 @dataclass
 class Progress:
-    """What the worker has told of its units so far, in this attempt."""
+    """What the worker has told of its units so far, in this attempt. `known` units have failed before, elsewhere."""
 
+    known: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
     began: float = field(default_factory=time.time)
     first: float | None = None  # when the first unit was begun: the model is loaded
     made: int = 0
@@ -34,6 +36,7 @@ class Progress:
     def report(self, key: str, state: str, seconds: float) -> None:
         """The worker's `report`: one line for the log, and the counts."""
         print(f"{time.strftime('%H:%M:%S')} {key} {state} {seconds:.1f} s", flush=True)
+        self.told.add(key)
         if state == "found":
             return
         now = time.time()
@@ -41,18 +44,24 @@ class Progress:
         self.units_s += seconds
         self.made += state == "done"
         self.failed += state != "done"
-        self.early_failures += state != "done" and not self.made and now - self.first < EARLY_S
+        early = not self.made and now - self.first < EARLY_S
+        self.early_failures += state != "done" and early and key not in self.known
 
     @property
     def node_is_bad(self) -> bool:
         return self.early_failures >= EARLY_FAILURES
 
-    def at_end(self, attempt: TaskAttempt, ending: str) -> TaskAttempt:
+    def at_hand(self, keys: list[str]) -> str:
+        """The unit that the worker is at, or comes to next."""
+        return next((key for key in keys if key not in self.told), "")
+
+    def at_end(self, attempt: TaskAttempt, ending: str, unit: str = "") -> TaskAttempt:
         load_s = (self.first or time.time()) - self.began
         return replace(
             attempt,
             ended=time.time(),
             ending=ending,
+            unit=unit,
             made=self.made,
             failed=self.failed,
             load_s=round(load_s, 2),
@@ -67,15 +76,17 @@ def run_task(submission: str, number: int) -> dict:
     """
     place = Submission(Path(submission))
     run, site, keys = place.folder.parents[1], place.intent["site"], place.tasks[number]
-    me, progress, store = Attempt.here(), Progress(), Store(run)
+    me, store = Attempt.here(), Store(run)
+    progress = Progress(known=set(store.failures()))
     attempt = TaskAttempt(number, me.job, me.restart, me.host, progress.began)
     attempts.write(place.folder, attempt)
 
     def closing() -> None:
-        attempts.write(place.folder, progress.at_end(attempt, "stopped"))
+        unit = progress.at_hand(keys)
+        attempts.write(place.folder, progress.at_end(attempt, "stopped", unit))
         if is_barren(place, attempt, 60 * site["minutes"]):
             stop.requeue = False
-            give_up(next((key for key in keys if not store.is_finished(key)), None), site["minutes"], store, me)
+            give_up(unit, site["minutes"], store, me)
 
     stop = Stop(site["signal_seconds"], site["requeue"], closing)
     stop.listen()
@@ -104,18 +115,19 @@ def run_task(submission: str, number: int) -> dict:
 
 def is_barren(place: Submission, attempt: TaskAttempt, limit_s: float) -> bool:
     """Whether another turn after this ended one would bring nothing either: no unit was finished in most of the time
-    limit, or in the last BARREN_TURNS turns together. Later turns of the task, begun while this node hung, count not.
+    limit, or in the last BARREN_TURNS turns together. Turns that were killed, and later ones, begun elsewhere while
+    this node hung, say nothing.
     """
-    turns = [turn for turn in attempts.read(place.folder) if turn.task == attempt.task]
-    turns = [turn for turn in turns if turn.started <= attempt.started]
+    turns = attempts.read(place.folder, attempt.task)
+    turns = [turn for turn in turns if turn.started <= attempt.started and turn.ended is not None]
     last = turns[-1]
     most_of_it = last.made == 0 and last.ended - last.started > limit_s / 2
     return most_of_it or (len(turns) >= BARREN_TURNS and not any(turn.made for turn in turns[-BARREN_TURNS:]))
 
 
-def give_up(unit: str | None, minutes: int, store: Store, me: Attempt) -> None:
+def give_up(unit: str, minutes: int, store: Store, me: Attempt) -> None:
     """Record that the unit does not fit its time."""
-    if unit:
+    if unit and not store.is_finished(unit):
         store.record_failure(
             unit,
             "timeout",
@@ -126,12 +138,19 @@ def give_up(unit: str | None, minutes: int, store: Store, me: Attempt) -> None:
 
 
 def run_reduce(submission: str) -> None:
-    """Score what is there and build its report, complete or not. Raises RuntimeError where cells are missing."""
+    """Score what is there and build its report. Raises RuntimeError where cells or numbers are missing.
+
+    Before its time limit it is queued again, if this turn has scored anything: scores are kept.
+    """
     from svdstory.jobs.reduce import reduce
     from svdstory.pipeline.metrics.stage import score_plan, score_run
 
     place = Submission(Path(submission))
     run = place.folder.parents[1]
+    scored: list[str] = []
+    stop = Stop(place.intent["site"]["signal_seconds"], True,
+                lambda: setattr(stop, "requeue", stop.requeue and bool(scored)))
+    stop.listen()
     wait_for_late_units(place, Store(run))
     plan = read_plan(run / place.intent["plan"])
 
@@ -140,14 +159,19 @@ def run_reduce(submission: str) -> None:
 
     def score(name: str) -> int:
         say(f"scoring by {name}")
-        return len(score_run(run, name, device="cpu", allow_random=bool(plan.model.note)).failed)
+        outcome = score_run(run, name, device="cpu", allow_random=bool(plan.model.note),
+                            report=lambda key, state: scored.append(key) if state == "scored" else None)
+        return len(outcome.failed)
 
-    score_plan(plan, score, say)
+    unscored = score_plan(plan, score, say)
     result = reduce(run, report=say)
-    print(result.summary, flush=True)
-    write_whole(place.folder / "reduced.json", {"complete": result.complete, "at": time.time()})
-    if not result.complete:
-        raise RuntimeError(f"the report {result.report} has holes: {result.summary}")
+    say(result.summary)
+    if plan_path(run) != run / place.intent["plan"]:
+        say(f"the run's plan has changed since: this report is of {plan_path(run).name}")
+    complete = result.complete and not unscored and plan_path(run) == run / place.intent["plan"]
+    write_whole(place.folder / "reduced.json", {"complete": complete, "at": time.time()})
+    if not complete:
+        raise RuntimeError(f"the report {result.report} is not all of it (the log says what it lacks): {result.summary}")
 
 
 def wait_for_late_units(place: Submission, store: Store, deadline_s: float = 60.0) -> None:
@@ -165,7 +189,7 @@ def work_share(run: Path, plan: Plan, store: Store, share: int, shares: int, lea
 
     On a warning signal the job is requeued, if this turn has finished a unit; `lead_s` is the signal's lead in seconds.
     """
-    keys, progress = list(plan.units), Progress()
+    keys, progress = list(plan.units), Progress(known=set(store.failures()))
     stop = Stop(lead_s, True, lambda: setattr(stop, "requeue", stop.requeue and progress.made > 0))
     stop.listen()
     from svdstory.pipeline.worker import work  # torch: seconds

@@ -41,16 +41,17 @@ def complete_pack(pack: Path, pictures: Iterable[Picture]) -> dict[Path, str]:
     """Make the thumbnails that the pack lacks. Returns path -> why, for images that cannot be shown."""
     wanted = {picture.sha256: picture for picture in pictures}
     known = pack_names(pack)
-    new = [picture for sha, picture in wanted.items() if not {sha, f"{sha}.webp"} <= known]
-    made, damage = {}, {}
+    if all({sha, f"{sha}.webp"} <= known for sha in wanted):
+        return {}
+    contents, damage = {name: c for name, c in _contents(pack).items() if name.removesuffix(".webp") in wanted}, {}
+    new = [picture for sha, picture in wanted.items() if not {sha, f"{sha}.webp"} <= contents.keys()]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:       # Pillow decodes outside the GIL
-        for picture, (contents, problem) in zip(new, pool.map(make_thumbnail, new)):
+        for picture, (made, problem) in zip(new, pool.map(make_thumbnail, new)):
             if problem:
                 damage[picture.path] = problem
-            made |= contents
-    if made:
-        kept = {name: content for name, content in _contents(pack).items() if name.removesuffix(".webp") in wanted}
-        _write_pack(pack, kept | made)
+            contents |= made
+    if len(damage) < len(new):
+        _write_pack(pack, contents)
     return damage
 
 

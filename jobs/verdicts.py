@@ -23,14 +23,16 @@ def verdicts(study: Study, findings: Findings) -> list[str]:
 
 
 def most_consistent(study: Study, findings: Findings, group: str) -> str:
+    """By the paired difference: means may be over different sets where cells are missing."""
     metric, baseline = findings.axes["consistency"], findings.baseline
-    means = {m: i.mean * better(metric) for m in study.plan.methods if (i := findings.mean(metric, m, group))}
-    if baseline not in means or len(means) < 2:
+    gains = {m: v.difference.mean * better(metric) for m in study.plan.methods
+             if (v := findings.versus(metric, m, group)) and v.difference}
+    if not gains:
         return ""
-    best = max(means, key=means.get)
+    best = max(gains, key=gains.get)
     where = "Over all sets" if group == "all" else f"On the {group} sets"
     name = method_label(baseline)
-    if best == baseline:
+    if gains[best] <= 0:
         return f"{where} nothing is more consistent than {name}{_told(findings, metric, baseline, group)}."
     versus = findings.versus(metric, best, group)
     sure = versus.p_holm is not None and versus.p_holm < ALPHA

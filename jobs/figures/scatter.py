@@ -24,7 +24,9 @@ def draw_tradeoff(material: Material):
     x_metric, y_metric = (findings.axes[a] for a in ("alignment", "consistency"))
     points = {m: (findings.mean(x_metric, m), findings.mean(y_metric, m)) for m in material.study.plan.methods}
     points = {m: p for m, p in points.items() if None not in p and m in distinct(material)}
-    front = pareto({m: (x.mean * better(x_metric), y.mean * better(y_metric)) for m, (x, y) in points.items()})
+    whole = {m for m in points if not any(findings.summary(metric, m).sets_left_out for metric in (x_metric, y_metric))}
+    front = pareto({m: (x.mean * better(x_metric), y.mean * better(y_metric)) for m, (x, y) in points.items()
+                    if m in whole or not whole})     # means over other sets don't compare
     figure, axes = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
     named = set(points) if len(points) <= LABELLED else {*front, "sdxl", findings.baseline, "unmasked"} & set(points)
     for method, (x, y) in points.items():

@@ -167,6 +167,33 @@ def test_what_a_killed_reduce_left_is_swept(run):
     assert not left.exists()
 
 
+def test_a_report_that_a_killed_reduce_had_moved_away_comes_back(whole, run):
+    os.rename(run / "report", run / f".report.{os.uname().nodename}.999999999.old")
+    assert not reduce(run).made
+    assert content(run / "report") == content(whole[0] / "report")
+
+
+def test_a_pack_whose_bytes_are_damaged_is_made_anew(whole, run):
+    pack = next((run / "cache" / "thumbnails").glob("*.zip"))
+    damaged = bytearray(pack.read_bytes())
+    damaged[60:200] = bytes(140)                                    # of the first thumbnail; its directory is whole
+    pack.write_bytes(damaged)
+    shutil.rmtree(run / "report")
+    reduce(run)
+    assert content(run / "report") == content(whole[0] / "report")
+
+
+def test_holes_in_the_baseline_and_in_the_best_method_on_different_sets_still_give_a_report(tmp_path):
+    plan = synthetic_run(tmp_path, seeds=(0,), methods=("consistory", "svd-log"))
+    holes = {(c.set, c.method): key for key, c in plan.units.items()}
+    skip = {holes["blue-bus", "consistory"], holes["red-fox", "svd-log"]}
+    for key in skip:
+        shutil.rmtree(Store(tmp_path).folder(key))
+    score(tmp_path, plan, "dreamsim", {"dreamsim_subject": 0.5}, skip=skip)
+    assert not reduce(tmp_path).complete
+    assert "most consistent" not in (tmp_path / "report" / "index.html").read_text()
+
+
 def test_names_that_users_gave_become_safe_and_distinct_file_names(whole, tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.yaml").write_text(

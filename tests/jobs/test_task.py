@@ -7,7 +7,7 @@ from svdstory.jobs import attempts
 from svdstory.jobs.attempts import TaskAttempt
 from svdstory.jobs.ledger import intend
 from svdstory.jobs.store import Attempt, Store
-from svdstory.jobs.task import is_barren, wait_for_late_units
+from svdstory.jobs.task import Progress, is_barren, wait_for_late_units
 
 KEY = "a" * 24
 
@@ -70,3 +70,28 @@ def test_a_node_is_only_blamed_where_others_succeed(tmp_path):
     assert attempts.bad_nodes([bad]) == []
     good = TaskAttempt(1, "17_1", 0, "n2", started=1.0, ended=2.0, ending="finished", made=2)
     assert attempts.bad_nodes([bad, good]) == ["n1"]
+
+
+def test_the_unit_at_hand_is_the_next_that_nothing_was_told_of():
+    progress = Progress()
+    progress.report("a", "found", 0.0)
+    progress.report("b", "not finite", 1.0)
+    assert progress.at_hand(["a", "b", "c", "d"]) == "c" and progress.at_hand(["a", "b"]) == ""
+
+
+def test_units_that_failed_before_elsewhere_do_not_blame_this_node():
+    progress = Progress(known={"a", "b", "c"})
+    for key in "abc":
+        progress.report(key, "not finite", 0.1)
+    assert not progress.node_is_bad
+    for key in "def":
+        progress.report(key, "bug", 0.1)
+    assert progress.node_is_bad
+
+
+def test_turns_that_were_killed_do_not_make_a_task_barren(tmp_path):
+    place = intend(tmp_path, 1, [[KEY]], [1])
+    for number in range(2):
+        attempts.write(place.folder, TaskAttempt(0, "17_0", number, "n1", started=1000.0 + number))
+    attempts.write(place.folder, turn(2, ending="stopped"))
+    assert not is_barren(place, turn(2), limit_s=3600)
