@@ -1,7 +1,7 @@
-"""SDXL's UNet at full size with random weights: time and memory need no trained ones."""
+"""SDXL's UNet and VAE at full size with random weights: time and memory need no trained ones."""
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from ..sampler import Conditioning
@@ -13,6 +13,9 @@ SDXL_UNET = dict(
     up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     attention_head_dim=(5, 10, 20), cross_attention_dim=2048, use_linear_projection=True,
     addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816)
+SDXL_VAE = dict(
+    sample_size=1024, block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
+    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, scaling_factor=0.13025)
 
 
 def sdxl_unet(device: str, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -32,8 +35,29 @@ def sdxl_unet(device: str, dtype: torch.dtype) -> UNet2DConditionModel:
     return unet
 
 
-def scheduler() -> DDIMScheduler:
-    return DDIMScheduler(**SDXL_SCHEDULE)
+def sdxl_vae(device: str) -> AutoencoderKL:
+    """0.08 B parameters in float32, as pictures are decoded; on a device their content is whatever lies there."""
+    with torch.device("meta"):
+        vae = AutoencoderKL(**SDXL_VAE)
+    vae = vae.eval().requires_grad_(False)
+    return vae if device == "meta" else vae.to_empty(device=device)
+
+
+class FirstSteps(DDIMScheduler):
+    """DDIM's schedule, of which only the first `first` steps are run: what happens at which step stays as it is."""
+
+    first: int
+
+    def set_timesteps(self, *args, **kwargs) -> None:
+        super().set_timesteps(*args, **kwargs)
+        self.timesteps = self.timesteps[:self.first]
+
+
+def scheduler(first: int) -> FirstSteps:
+    """SDXL's, for the first few steps of a pass."""
+    made = FirstSteps(**SDXL_SCHEDULE)
+    made.first = first
+    return made
 
 
 def conditioning(images: int, side: int, device: str, dtype: torch.dtype) -> Conditioning:

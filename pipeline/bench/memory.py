@@ -1,11 +1,12 @@
-"""`svdstory bench memory`: peak memory of a full-size SDXL set against images, anchors and micro-batch.
+"""`svdstory bench memory`: peak memory of a full-size SDXL set against images, anchors and micro-batch; and of decoding.
 
 Without a GPU it is counted, not guessed: the sampler runs on the meta device, where tensors have sizes and no content,
 and every storage is followed from its making to its end. On a GPU it is what CUDA's allocator says. Both leave out
-the CUDA context (about 0.5 GiB), cuDNN's workspaces and fragmentation.
+the CUDA context (about 0.5 GiB), the workspaces of cuDNN and cuSOLVER, and fragmentation.
 """
 
 import weakref
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
@@ -18,10 +19,14 @@ from ..spectral_bank import SpectralBank
 from . import full_size
 
 GIB = 2**30
+STEPS, RUN = 10, 2      # of ten steps the first two: the second blends queries, extends, filters and injects
 
 
 def bench_memory(device: str, side: int = 1024, cases: list[tuple[str, int, int, int | None]] | None = None) -> list[dict]:
-    """Rows: method, images, anchors, micro-batch (None: all at once), peak GiB in float16, and of these the weights."""
+    """Rows: method, images, anchors, micro-batch (None: all at once), peak GiB, and of these the weights.
+
+    Sampling in float16 with the UNet alone; the last row, `decode`, is one picture in float32 with the VAE alone.
+    """
     rows = []
     unet = full_size.sdxl_unet(device if device.startswith("cuda") else "meta", torch.float16)
     weights = sum(p.numel() * p.element_size() for p in unet.parameters())
@@ -30,31 +35,51 @@ def bench_memory(device: str, side: int = 1024, cases: list[tuple[str, int, int,
         if method.n_anchors:
             method = Method.model_validate({**method.model_dump(), "n_anchors": anchors})
         peak = weights + activations(unet, method, images, side, micro_batch)
-        rows.append({"method": name, "images": images, "anchors": method.n_anchors, "micro-batch": micro_batch or "all",
-                     "peak GiB": peak / GIB, "weights GiB": weights / GIB})
-        print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()), flush=True)
-    return rows
+        rows.append(_row(name, images, method.n_anchors, micro_batch, peak, weights))
+    del unet
+    return [*rows, _row("decode", 1, 0, 1, *decoding(device, side))]
+
+
+def _row(name: str, images: int, anchors: int, micro_batch: int | None, peak: int, weights: int) -> dict:
+    row = {"method": name, "images": images, "anchors": anchors, "micro-batch": micro_batch or "all",
+           "peak GiB": peak / GIB, "weights GiB": weights / GIB}
+    print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+    return row
 
 
 def default_cases() -> list[tuple[str, int, int, int | None]]:
     """Images at fixed micro-batch, micro-batch at fixed images, anchors; the default is all images at once."""
     consistory = [(3, 2, 1), (10, 2, 1), (5, 1, 1), (5, 3, 1), (5, 2, 2), (5, 2, None)]
-    return [("sdxl", 1, 0, 1), ("sdxl", 5, 0, None), *[("consistory", *case) for case in consistory]]
+    return [("sdxl", 1, 0, 1), ("sdxl", 5, 0, None), *[("consistory", *case) for case in consistory],
+            ("consistory-no-query-blending", 5, 2, None), ("svd-log", 5, 2, 1), ("random-reference", 5, 0, None)]
 
 
 def activations(unet, method: Method, images: int, side: int, micro_batch: int | None) -> int:
-    """Peak bytes beyond the weights over two steps, of each pass: the first plain and injected, the second extended."""
-    real = unet.device.type == "cuda"
+    """Peak bytes beyond the weights over the first steps of each pass."""
     device = str(unet.device)
-    arguments = (unet, full_size.scheduler(), full_size.conditioning(images, side, device, torch.float16), method)
-    settings = dict(seed=0, steps=2, guidance=5.0, latents=full_size.latents(images, side), micro_batch=micro_batch)
-    if real:
+    arguments = (unet, full_size.scheduler(RUN), full_size.conditioning(images, side, device, torch.float16), method)
+    settings = dict(seed=0, steps=STEPS, guidance=5.0, latents=full_size.latents(images, side), micro_batch=micro_batch)
+    return peak_of(lambda: sample(*arguments, **settings), unet)
+
+
+@torch.no_grad()
+def decoding(device: str, side: int) -> tuple[int, int]:
+    """Peak bytes of decoding one picture in float32, and of these the VAE's weights."""
+    vae = full_size.sdxl_vae(device if device.startswith("cuda") else "meta")
+    weights = sum(p.numel() * p.element_size() for p in vae.parameters())
+    latents = full_size.latents(1, side).to(vae.device)
+    return weights + peak_of(lambda: vae.decode(latents), vae), weights
+
+
+def peak_of(work: Callable[[], object], module: torch.nn.Module) -> int:
+    """The most bytes that are alive while it works, beyond those that were there before."""
+    if module.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        sample(*arguments, **settings)
+        work()
         return torch.cuda.max_memory_allocated() - before
-    with fused_attention(), unfiltered(), Followed(unet) as followed:
-        sample(*arguments, **settings)
+    with fused_attention(), uncounted(), Followed(module) as followed:
+        work()
     return followed.peak
 
 
@@ -98,11 +123,11 @@ def fused_attention():
 
 
 @contextmanager
-def unfiltered():
-    """The bank's decisions need numbers; its own memory is `filter_bytes`."""
-    original = SpectralBank.__call__
-    SpectralBank.__call__ = lambda self, layer, k, v, *, step, heads: (k, v)
+def uncounted():
+    """A bank that reads no counters from the device: on the meta device there are none."""
+    original = SpectralBank.counters
+    SpectralBank.counters = lambda self: {}
     try:
         yield
     finally:
-        SpectralBank.__call__ = original
+        SpectralBank.counters = original

@@ -56,10 +56,10 @@ def save(name: str, rows: list[dict], device: str, folder: Path, notes: str = ""
 
 
 def table(rows: list[dict]) -> str:
-    """A Markdown table; the columns of the first row."""
+    """A Markdown table; every row's columns, blank where a row has none."""
     if not rows:
         return "(no rows)"
-    columns = list(rows[0])
+    columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [columns] + [[_text(row.get(c, "")) for c in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in cells]

@@ -5,8 +5,12 @@ import json
 import pytest
 import torch
 
-from svdstory.pipeline.bench import memory, record, spectral
-from svdstory.pipeline.methods import SpectralFilter
+from svdstory.pipeline.attention import Call
+from svdstory.pipeline.bench import full_size, memory, record, spectral, step
+from svdstory.pipeline.methods import SpectralFilter, named
+from svdstory.pipeline.sampler import begin_step
+
+from . import reference
 
 torch.set_num_threads(1)
 
@@ -45,3 +49,25 @@ def test_followed_counts_what_is_alive_and_not_the_weights():
     assert followed.now == 20 * 1024
     del y, z
     assert followed.now == 0
+
+
+def test_the_steps_that_are_timed_do_what_their_columns_say():
+    call = Call(named("consistory-no-attention"), seed=0, halves=2)      # masks need a UNet; blending, injection don't
+    seen = {}
+    for at in (step.BLENDED, step.INJECTED, step.EXTENDED):
+        begin_step(call, at, step.STEPS, matches="matches")
+        seen[at] = call.blend is not None, call.injection is not None
+    assert seen == {step.BLENDED: (True, True), step.INJECTED: (False, True), step.EXTENDED: (False, False)}
+    begin_step(call, memory.RUN - 1, memory.STEPS, matches="matches")
+    assert call.blend is not None and call.injection is not None
+
+
+def test_a_step_is_measured_against_plain_sdxls_whatever_is_asked_for(monkeypatch):
+    monkeypatch.setattr(full_size, "sdxl_unet", lambda device, dtype: reference.unet())
+    monkeypatch.setattr(full_size, "conditioning", lambda images, *_: reference.conditioning(images))
+    rows = step.bench_step("cpu", ("consistory", "svd-log"), images=3, side=128)
+    assert [row["method"] for row in rows] == ["sdxl", "consistory", "svd-log"] and rows[0]["ratio"] == 1
+    assert rows[1]["ratio"] == rows[1]["step s"] / rows[0]["step s"]
+    assert ["injected s" in row for row in rows] == ["blended s" in row for row in rows[:2]] + [False]
+    assert 0 < rows[2]["filter's share"] and "blended s" in rows[2]
+    assert "injected s" in record.table(rows)
