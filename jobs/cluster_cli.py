@@ -120,13 +120,13 @@ def work(
     import os
 
     from .run import prepare
+    from .scheduler import share_of_units
     from .task import work_share
 
+    share, shares = share_of_units(os.environ)
     plan, folder = planned(experiment, model, out, sets, methods, seeds, steps, size, dtype)
     store = prepare(plan, folder)
-    first, share = (int(os.environ.get(f"SLURM_ARRAY_TASK_{word}", 0)) for word in ("MIN", "ID"))
-    shares = int(os.environ.get("SLURM_ARRAY_TASK_COUNT", 1))
-    outcome = work_share(folder, plan, store, share - first, shares, lead)
+    outcome = work_share(folder, plan, store, share, shares, lead)
     typer.echo(f"{len(outcome.made)} units made, {len(outcome.found)} were there, {len(outcome.failed)} failed")
     raise typer.Exit(1 if outcome.failed or outcome.stopped else 0)
 

@@ -1,13 +1,18 @@
 """Slurm's own commands: asked once, with a deadline, and quoted when they refuse."""
 
 import re
+import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from svdstory.pipeline.strict import InputError
+
+ABSENT = "no such command here: is this a login node of a Slurm cluster?"
 DEADLINE_S = 60  # any one Slurm command; an absent controller answers "no" in about 10 s
 
-# States of a job that will not run again by itself. PREEMPTED and NODE_FAIL are among them only once squeue has
-# forgotten the job: before that, Slurm may be about to queue it again.
+# States, as squeue tells them, of a job that runs or may run by itself yet. NODE_FAIL and PREEMPTED are ends there: a
+# job that is queued again turns from RUNNING to PENDING under one lock of slurmctld. (sacct does show them meanwhile.)
 LIVE = {
     "PENDING",
     "RUNNING",
@@ -26,11 +31,12 @@ LIVE = {
 
 
 class SlurmError(RuntimeError):
-    """A Slurm command failed. The message holds the command and Slurm's own words."""
+    """A Slurm command failed. The message holds the command and Slurm's own words; `printed` is its output."""
 
-    def __init__(self, command: list[str], words: str):
+    def __init__(self, command: list[str], words: str, printed: str = ""):
         super().__init__(f"{command[0]}: {words.strip() or 'failed without a word'}")
         self.words = words.strip()
+        self.printed = printed
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,19 @@ def ask(*command: str, deadline_s: float = DEADLINE_S) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s)
     except FileNotFoundError:
-        raise SlurmError(list(command), "no such command here: is this a login node of a Slurm cluster?") from None
+        raise SlurmError(list(command), ABSENT) from None
     except subprocess.TimeoutExpired:
         raise SlurmError(list(command), f"no answer in {deadline_s:g} s") from None
     if done.returncode:
-        raise SlurmError(list(command), done.stderr or done.stdout)
+        raise SlurmError(list(command), done.stderr or done.stdout, done.stdout)
     return done.stdout
+
+
+def require(*commands: str) -> None:
+    """Raises SlurmError where one of these commands is absent."""
+    for command in commands:
+        if shutil.which(command) is None:
+            raise SlurmError([command], ABSENT)
 
 
 def queue(jobs: list[str] = (), names: list[str] = ()) -> list[Element]:
@@ -163,3 +176,18 @@ def cancel(jobs: list[str], pending_only: bool = False) -> None:
     """Cancel jobs or array elements (`17`, `17_3`). Those that have ended already are passed over."""
     if jobs:
         ask("scancel", "--quiet", *(["--state=PENDING"] if pending_only else []), *jobs)
+
+
+def share_of_units(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Which share of the units this array element makes, and of how many: (0, 1) outside an array.
+
+    Raises InputError for an array with gaps: nobody would make the shares of the numbers that it leaves out.
+    """
+    first, last, mine = (int(environment.get(f"SLURM_ARRAY_TASK_{word}", 0)) for word in ("MIN", "MAX", "ID"))
+    shares = int(environment.get("SLURM_ARRAY_TASK_COUNT", 1))
+    if last - first + 1 != shares:
+        raise InputError(
+            f"--array: got {shares} elements between {first} and {last}, expected all numbers from {first} to {last}. "
+            f"Queue {shares} elements with --array=0-{shares - 1}."
+        )
+    return mine - first, shares
