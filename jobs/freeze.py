@@ -13,11 +13,16 @@ from pathlib import Path
 PACKAGES = ("jobs", "pipeline", "prompts", "slurm")
 
 
+def code_name() -> str:
+    """The name of the present code's copy: it stands for the content."""
+    return _digest(_files())[:12]
+
+
 def freeze(run: Path) -> Path:
     """Copy svdstory's own files into the run, once for each content. Returns the folder to put on PYTHONPATH."""
     files = _files()
     target = run / "code" / _digest(files)[:12]
-    if target.is_dir():
+    if target.is_dir():  # whole: it came by one rename, and goes by one (clean.py)
         return target
     draft = run / "code" / f".{target.name}.{secrets.token_hex(4)}"
     for name, source in files.items():

@@ -16,11 +16,15 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from svdstory.jobs import scheduler
+from svdstory.jobs.attempts import TaskAttempt
+from svdstory.jobs.scheduler import Element
+from svdstory.jobs.store import Failure
 from svdstory.pipeline.strict import InputError
 
 # A launcher on another machine cannot be seen to live: it is believed dead when its intent is older than this.
@@ -64,7 +68,7 @@ class Submission:
 
     @property
     def arrays(self) -> list[Array]:
-        """The arrays of tasks, and last the reduce job (an array of no tasks)."""
+        """The arrays of tasks, and last the reduce job (an array of no tasks). Read from disk at each call."""
         return [self._array(number, *shape) for number, shape in enumerate(self.intent["arrays"])]
 
     def _array(self, number: int, name: str, first: int, count: int) -> Array:
@@ -79,8 +83,9 @@ class Submission:
         write_whole(self.folder / f"array-{array.number}.json", {"job": job, "refused": refused, "at": time.time()})
 
     @property
-    def jobs(self) -> list[str]:
-        return [array.job for array in self.arrays if array.job]
+    def is_open(self) -> bool:
+        """Whether it is not known of some array what came of asking for it."""
+        return any(array.job is None and array.refused is None for array in self.arrays)
 
     @property
     def reduced(self) -> bool:
@@ -89,13 +94,6 @@ class Submission:
             return json.loads((self.folder / "reduced.json").read_text(encoding="utf-8"))["complete"]
         except FileNotFoundError:
             return False
-
-    def task_of(self, job: str, index: int | None) -> int | None:
-        """The task that runs as this array element; None for the reduce job and for jobs of others."""
-        for array in self.arrays:
-            if array.job == job and array.count:
-                return array.first + (index or 0)
-        return None
 
     def element_of(self, task: int) -> str | None:
         """The Slurm id of a task: `17_3`, or `17` where the array has one task only."""
@@ -123,6 +121,44 @@ def submissions(run: Path) -> list[Submission]:
     return [Submission(run / "submissions" / name) for name in names]
 
 
+@dataclass(frozen=True)
+class Live:
+    """An array element or reduce job that Slurm has not ended yet."""
+
+    submission: Submission
+    array: Array
+    element: Element
+
+    @property
+    def units(self) -> list[str]:
+        """Keys of the units of its task; the reduce job has none."""
+        return self.submission.tasks[self.array.first + (self.element.index or 0)] if self.array.count else []
+
+
+def live(known: list[Submission]) -> list[Live]:
+    """What Slurm still holds of the submissions: one squeue. Raises SlurmError where the controller does not answer.
+
+    By the jobs' names, so that a job whose launcher died before writing its id down is seen too.
+    """
+    places = {array.name: (submission, array) for submission in known for array in submission.arrays}
+    return [Live(*places[e.name], e) for e in scheduler.queue(names=list(places)) if e.live and e.name in places]
+
+
+def to_come(holders: list[Live], failures: dict[str, list[Failure]], turns: list[TaskAttempt]) -> set[str]:
+    """The units in the hands of live elements, finished ones among them.
+
+    Left out is what failed in the present turn of an element that runs: it does not come to that unit again.
+    """
+    restarts = {turn.job: turn.restart for turn in sorted(turns, key=lambda turn: turn.restart)}
+    coming: set[str] = set()
+    for holder in holders:
+        task, runs = holder.element.task, holder.element.state == "RUNNING"
+        turn = f"{task}-r{restarts.get(task, 0)}-"
+        failed = {key for key in holder.units for f in failures.get(key, []) if runs and f.attempt.startswith(turn)}
+        coming.update(key for key in holder.units if key not in failed)
+    return coming
+
+
 def intend(run: Path, number: int, tasks: list[list[str]], array_sizes: list[int], **facts) -> Submission | None:
     """Announce a submission, atomically. None where another launcher took the number first: look again.
 
@@ -147,11 +183,12 @@ def intend(run: Path, number: int, tasks: list[list[str]], array_sizes: list[int
     return Submission(folder)
 
 
-def settle(submission: Submission) -> list[Array]:
+def settle(submission: Submission, adopt: Callable[[Array, str], None]) -> list[Array]:
     """Find the job ids that a killed launcher did not write down, and write them down.
 
-    Returns the arrays that were adopted so. Raises SlurmError where the controller does not answer: then nobody can
-    tell, and nothing may be queued a second time.
+    `adopt(array, job)` does what else the launcher left undone; it comes first, so that one who is killed in it finds
+    the job again. Returns the arrays that were adopted so. Raises SlurmError where the controller does not answer: then
+    nobody can tell, and nothing may be queued a second time.
     """
     unknown = [array for array in submission.arrays if array.job is None and array.refused is None]
     if not unknown or submission.launcher_lives():
@@ -159,6 +196,7 @@ def settle(submission: Submission) -> list[Array]:
     found = scheduler.find([array.name for array in unknown])
     for array in unknown:
         if array.name in found:
+            adopt(array, found[array.name])
             submission.record(array, job=found[array.name])
         else:
             submission.record(array, refused="the launcher ended before it was queued")
@@ -168,7 +206,7 @@ def settle(submission: Submission) -> list[Array]:
 def wait_for_launchers(run: Path, deadline_s: float = 60) -> None:
     """Wait until no other launcher is at work on this run. Raises InputError that names it at the deadline."""
     end = time.monotonic() + deadline_s
-    while busy := [s for s in submissions(run) if _open(s) and s.launcher_lives()]:
+    while busy := [s for s in submissions(run) if s.is_open and s.launcher_lives()]:
         if time.monotonic() > end:
             launcher = busy[0].intent["launcher"]
             raise InputError(
@@ -178,13 +216,9 @@ def wait_for_launchers(run: Path, deadline_s: float = 60) -> None:
         time.sleep(0.2)
 
 
-def _open(submission: Submission) -> bool:
-    return any(array.job is None and array.refused is None for array in submission.arrays)
-
-
 def write_whole(path: Path, content: dict) -> None:
     """Write JSON so that a reader sees all of it or nothing, also after a crash."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     with open(draft, "w", encoding="utf-8") as file:
         json.dump(content, file, ensure_ascii=False)
         file.flush()

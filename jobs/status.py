@@ -4,13 +4,15 @@ import json
 import os
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from svdstory.jobs import attempts, ledger, scheduler
+from svdstory.jobs.ledger import Live
 from svdstory.jobs.plan import plan_path
-from svdstory.jobs.scheduler import Element, SlurmError
-from svdstory.jobs.store import Failure, Store
+from svdstory.jobs.scheduler import SlurmError
+from svdstory.jobs.store import MANIFEST, Store
 
 PACE_S = 3600.0  # units an hour are counted over the last hour
 
@@ -40,14 +42,16 @@ class Status:
 def status(run: Path) -> Status:
     """Look at the run. Raises InputError for a folder that is none; Slurm's silence becomes a note."""
     units, store, notes = unit_keys(plan_path(run)), Store(run), []
-    published = {key: when for key, when in published_at(store).items() if key in units}
     known = ledger.submissions(run)
-    live = _live(known, notes)
-    last = {key: found[-1] for key, found in store.failures().items() if key in units and key not in published}
-    in_queue, running = _covered(live, published, last)
-    failed = Counter(failure.cause for key, failure in last.items() if key not in in_queue)
-    idle = len(units) - len(published) - len(in_queue) - sum(failed.values())
+    live = _live(known, notes)  # before the store: what a task that ends meanwhile has made is seen there
     turns = [turn for submission in known for turn in attempts.read(submission.folder)]
+    published = {key: when for key, when in published_at(store).items() if key in units}
+    missing, failures = units - published.keys(), store.failures()
+    in_queue = ledger.to_come(live, failures, turns) & missing
+    at_work = [holder for holder in live if holder.element.state == "RUNNING" and in_queue.intersection(holder.units)]
+    running = min(len(at_work), len(in_queue))
+    failed = Counter(failures[key][-1].cause for key in missing - in_queue if key in failures)
+    idle = len(missing) - len(in_queue) - sum(failed.values())
     pace = _pace(list(published.values()), turns)
     left = (len(in_queue) / pace * 3600) if pace and in_queue else None
     if idle and not in_queue:
@@ -74,54 +78,35 @@ def unit_keys(plan: Path) -> set[str]:
 
 
 def published_at(store: Store) -> dict[str, float]:
-    """Key -> when the unit was published, in seconds since the epoch: one listing for each two hex digits."""
-    found = {}
+    """Key -> when the unit was published, in seconds since the epoch: units whose manifest is there.
+
+    One listing for each two hex digits, one question for each unit; sizes and contents are for `verify`.
+    """
     try:
         shards = [entry.path for entry in os.scandir(store.run / "units")]
     except FileNotFoundError:
-        return found
-    for shard in shards:
-        for entry in os.scandir(shard):
-            try:
-                found[entry.name] = entry.stat().st_mtime
-            except OSError:  # moved aside in this moment, or a stale handle: the next look sees it
-                continue
+        return {}
+    with ThreadPoolExecutor(8) as pool:  # a network file system answers many questions at once
+        return {key: when for found in pool.map(_published_in, shards) for key, when in found}
+
+
+def _published_in(shard: str) -> list[tuple[str, float]]:
+    found = []
+    for key in os.listdir(shard):
+        try:
+            found.append((key, os.stat(f"{shard}/{key}/{MANIFEST}").st_mtime))
+        except OSError:  # damaged, moved aside in this moment, or a stale handle: the next look sees it
+            continue
     return found
 
 
-def _live(known: list[ledger.Submission], notes: list[str]) -> list[tuple[ledger.Submission, Element]]:
-    """The live elements of all submissions, each with its submission: one squeue, by the jobs' names.
-
-    By name, so that a job whose launcher died before writing its id down is seen too.
-    """
-    by_name = {array.name: submission for submission in known for array in submission.arrays if not array.refused}
+def _live(known: list[ledger.Submission], notes: list[str]) -> list[Live]:
+    """The live elements of all submissions; none, and a note, where Slurm does not answer."""
     try:
-        return [(by_name[e.name], e) for e in scheduler.queue(names=sorted(by_name)) if e.live and e.name in by_name]
+        return ledger.live(known)
     except SlurmError as error:
         notes.append(f"the queue is not known: {error}")
         return []
-
-
-def _covered(
-    live: list[tuple[ledger.Submission, Element]], published: dict[str, float], failed: dict[str, Failure]
-) -> tuple[set[str], int]:
-    """The unfinished units that live tasks will come to, and how many of them are being made at this moment."""
-    in_queue: set[str] = set()
-    running = 0
-    for submission, element in live:
-        shape = next(array for array in submission.arrays if array.name == element.name)
-        if not shape.count:
-            continue
-        number = shape.first + (element.index or 0)
-        turn = f"{element.task}-r" if element.state == "RUNNING" else "none"
-        unfinished = [
-            key
-            for key in submission.tasks[number]
-            if key not in published and not (key in failed and failed[key].attempt.startswith(turn))
-        ]  # this turn is past it
-        in_queue.update(unfinished)
-        running += element.state == "RUNNING" and bool(unfinished)
-    return in_queue, running
 
 
 def _pace(times: list[float], turns: list[attempts.TaskAttempt]) -> float | None:
@@ -134,7 +119,7 @@ def _pace(times: list[float], turns: list[attempts.TaskAttempt]) -> float | None
     return len(recent) / max(now - since, 1.0) * 3600
 
 
-def _gpu_hours(known, turns: list[attempts.TaskAttempt], live, notes: list[str]) -> float:
+def _gpu_hours(known, turns: list[attempts.TaskAttempt], live: list[Live], notes: list[str]) -> float:
     """Hours that GPUs were held: by accounting, or by our own records where there is none."""
     jobs = [array.job for submission in known for array in submission.arrays if array.job and array.count]
     try:
@@ -143,19 +128,19 @@ def _gpu_hours(known, turns: list[attempts.TaskAttempt], live, notes: list[str])
     except SlurmError as error:
         if jobs:
             notes.append(f"GPU hours are at least so many, by the tasks' own records ({error})")
-    alive = {element.task for _, element in live}
+    alive = {holder.element.task for holder in live}
     ends = [turn.ended or (time.time() if turn.job in alive else turn.started) for turn in turns]
     return sum(end - turn.started for end, turn in zip(ends, turns, strict=True)) / 3600
 
 
-def _job_lines(live: list[tuple[ledger.Submission, Element]]) -> list[str]:
+def _job_lines(live: list[Live]) -> list[str]:
     """One line for each job: its elements by state, and why the pending ones wait."""
     groups: dict[str, Counter] = {}
-    for _, element in live:
+    for holder in live:
+        element = holder.element
         why = f" ({element.reason})" if element.state == "PENDING" else ""
-        groups.setdefault(element.job + (" reduce" if element.name.endswith("-reduce") else ""), Counter())[
-            element.state.lower() + why
-        ] += 1
+        job = groups.setdefault(element.job + ("" if holder.array.count else " reduce"), Counter())
+        job[element.state.lower() + why] += 1
     return [f"{job}: " + ", ".join(f"{n} {state}" for state, n in states.items()) for job, states in groups.items()]
 
 

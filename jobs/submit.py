@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from svdstory.jobs import attempts, launch, ledger, preflight, scheduler
 from svdstory.jobs.chunks import Cost, arrays, cut, guess, shares
-from svdstory.jobs.freeze import freeze
-from svdstory.jobs.ledger import Array, Submission
+from svdstory.jobs.freeze import code_name, freeze
+from svdstory.jobs.ledger import Array, Live, Submission
 from svdstory.jobs.plan import Plan, plan_path, read_plan
 from svdstory.jobs.scheduler import SlurmError
 from svdstory.jobs.sites import Site
@@ -34,13 +35,18 @@ class Asked:
 class Standing:
     """What Slurm holds of a run at this moment."""
 
-    live: dict[str, list[str]]  # job id -> unit keys of its live elements, in order
-    reduce: list[str]  # live reduce jobs
+    live: list[Live]
     adopted: list[Array]  # jobs of a killed launcher, found again
 
     @property
-    def covered(self) -> set[str]:
-        return {key for keys in self.live.values() for key in keys}
+    def jobs(self) -> list[str]:
+        """Ids of the jobs with live tasks."""
+        return list(dict.fromkeys(holder.element.job for holder in self.live if holder.array.count))
+
+    @property
+    def reduce(self) -> list[str]:
+        """Ids of the live reduce jobs."""
+        return [holder.element.job for holder in self.live if not holder.array.count]
 
 
 def submit_missing(
@@ -52,8 +58,9 @@ def submit_missing(
     many as fit its time limit. `say` is told what will be asked for. Where all is finished or queued, and a report
     stands or its job waits, nothing is added.
 
-    Raises InputError before anything is queued, and SlurmError where the controller does not answer.
+    Raises InputError before anything is queued, and SlurmError where the controller does not answer or there is none.
     """
+    scheduler.require("sbatch", "srun")  # submitit wants both
     path, store = plan_path(run), Store(run)
     plan = read_plan(path)
     for note in preflight.check(plan, run, site):
@@ -66,22 +73,23 @@ def submit_missing(
         standing = stand(run)
         for array in standing.adopted:
             say(f"job {array.job} was found again by its name ({array.name}): its launcher did not write it down")
-        keys = [key for key in units if key not in standing.covered and not store.is_finished(key)]
+        earlier = [a for s in ledger.submissions(run) for a in attempts.read(s.folder)]
+        finished = store.finished(units)
+        queued = ledger.to_come(standing.live, store.failures(), earlier) & set(units) - finished
+        keys = [key for key in units if key not in finished and key not in queued]
         keys = keys if cause is None else failed_so(keys, store, cause)
         if not keys and (standing.reduce or is_reduced(run)):
-            queued = len(standing.covered)
-            say(f"nothing to add: {len(units) - queued} units are finished, {queued} queued")
+            say(f"nothing to add: {len(finished)} units are finished, {len(queued)} queued")
             return Asked(None, 0, [])
-        earlier = [a for s in ledger.submissions(run) for a in attempts.read(s.folder)]
         cost, exclude = cost_of(plan, earlier), attempts.bad_nodes(earlier)
         tasks = cut(keys, site, cost, room(site), per_task)
         sizes = arrays(len(tasks), _max_array(site)) if tasks else []
-        code = freeze(run)
-        facts = {"plan": str(path.relative_to(run)), "code": code.name, "site": site.model_dump(mode="json")}
+        facts = {"plan": str(path.relative_to(run)), "code": code_name(), "site": site.model_dump(mode="json")}
         submission = ledger.intend(run, number, tasks, sizes, **facts)
         if submission is None:
             time.sleep(0.5)  # a network file system may list the other's folder late
     say(describe(tasks, sizes, site, cost, exclude))
+    code = freeze(run)  # after the intent that names it: `clean` leaves such code alone
     refused = _queue(submission, site, code, standing, exclude)
     return Asked(submission, len(keys), refused)
 
@@ -140,31 +148,14 @@ def describe(tasks: list[list[str]], sizes: list[int], site: Site, cost: Cost, e
 def stand(run: Path) -> Standing:
     """Adopt what killed launchers left, and ask the controller once for all jobs of the run."""
     known = ledger.submissions(run)
-    adopted = []
-    for submission in known:
-        found = ledger.settle(submission)
-        for array in found:
-            launch.leave_pickles(submission, array, array.job)  # its launcher did not come to it
-        adopted += found
-    by_job = {job: submission for submission in known for job in submission.jobs}
-    live: dict[str, list[str]] = {}
-    reduce = []
-    for element in scheduler.queue(sorted(by_job)):
-        submission = by_job.get(element.job)
-        if submission is None or not element.live:
-            continue
-        number = submission.task_of(element.job, element.index)
-        if number is None:
-            reduce.append(element.job)
-        else:
-            live.setdefault(element.job, []).extend(submission.tasks[number])
-    return Standing(live, reduce, adopted)
+    adopted = [array for s in known for array in ledger.settle(s, partial(launch.leave_pickles, s))]
+    return Standing(ledger.live(known), adopted)
 
 
 def _queue(submission: Submission, site: Site, code: Path, standing: Standing, exclude: list[str]) -> list[str]:
     """sbatch array after array, writing down each answer; then the reduce job. Returns Slurm's refusals."""
     *of_tasks, of_reduce = submission.arrays
-    before, mine = list(standing.live), []
+    before, mine = standing.jobs, []
     for array, share in zip(of_tasks, shares(len(of_tasks), site.parallel), strict=True):
         # of more arrays than may run at once, each waits for the one that many places before it
         after = mine[-site.parallel] if len(mine) >= site.parallel else None
@@ -227,10 +218,6 @@ def reduce_parameters(site: Site, array: Array, code: Path, before: list[str]) -
 
 
 def _common(site: Site, array: Array, code: Path) -> dict:
-    variables = {**site.environment, "PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1"}
-    if site.scratch:
-        variables["TMPDIR"] = site.scratch
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     return {
         "job_name": array.name,
         "account": site.account,
@@ -240,8 +227,14 @@ def _common(site: Site, array: Array, code: Path) -> dict:
         "ntasks_per_node": 1,
         "signal_delay_s": site.signal_seconds,
         "stderr_to_stdout": True,  # one log a task
-        "setup": [*site.setup, *exports],
+        "setup": setup_of(site, PYTHONPATH=str(code), PYTHONDONTWRITEBYTECODE="1"),
     }
+
+
+def setup_of(site: Site, **variables: str) -> list[str]:
+    """Shell lines before the command of each job: the profile's set-up and environment, and these variables."""
+    variables = {**site.environment, **variables, **({"TMPDIR": site.scratch} if site.scratch else {})}
+    return [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in variables.items())]
 
 
 def python_of(site: Site) -> str:

@@ -4,8 +4,14 @@ import errno
 import threading
 from pathlib import Path
 
+import pytest
+
 from svdstory.jobs import ledger
+from svdstory.jobs.attempts import TaskAttempt
 from svdstory.jobs.ledger import Submission, intend, submissions
+from svdstory.jobs.store import Attempt, Store
+
+from .pretend import element, pretend
 
 
 def test_of_two_launchers_one_takes_the_number_and_the_other_leaves_nothing(tmp_path):
@@ -20,7 +26,47 @@ def test_tasks_and_slurms_elements_are_told_from_each_other(tmp_path):
     submission.record(submission.arrays[0], job="17")
     submission.record(submission.arrays[1], job="19")
     assert [submission.element_of(task) for task in range(3)] == ["17_0", "17_1", "19"]
-    assert [submission.task_of(*of) for of in (("17", 1), ("19", None), ("20", None))] == [1, 2, None]
+
+
+def queued(monkeypatch, tmp_path, submission, *elements):
+    """What Slurm holds: elements of (array, job, index, state)."""
+    lines = [element(submission.arrays[array].name, *rest) for array, *rest in elements]
+    pretend(monkeypatch, tmp_path / "bin", squeue="\n".join(lines))
+    return ledger.live([submission])
+
+
+def test_live_elements_are_known_by_name_and_each_answer_is_read_once(tmp_path, monkeypatch):
+    submission, reads = intend(tmp_path, 1, [["a"], ["b"], ["c"]], [2, 1]), []
+    queued(monkeypatch, tmp_path, submission, (0, "17", 0), (0, "17", 1), (1, "19", "N/A"), (2, "20", "N/A"))
+    monkeypatch.setattr(Submission, "_array", lambda *args, of=Submission._array: reads.append(args) or of(*args))
+    assert [holder.units for holder in ledger.live([submission])] == [["a"], ["b"], ["c"], []]
+    assert len(reads) == len(submission.intent["arrays"])
+
+
+def test_a_unit_that_failed_in_the_present_turn_of_its_task_is_not_to_come(tmp_path, monkeypatch):
+    submission, store = intend(tmp_path, 1, [["now", "before", "next"]], [1]), Store(tmp_path)
+    found = queued(monkeypatch, tmp_path, submission, (0, "17", "N/A"))
+    turns = [TaskAttempt(0, "17", restart, "n1", started=1.0) for restart in (0, 1)]
+    store.record_failure("before", "bug", "", Attempt("17", 0, "n1", 1))
+    store.record_failure("now", "bug", "", Attempt("17", 1, "n1", 1))
+    assert ledger.to_come(found, store.failures(), turns) == {"before", "next"}
+    waiting = queued(monkeypatch, tmp_path, submission, (0, "17", "N/A", "PENDING"))
+    assert ledger.to_come(waiting, store.failures(), turns) == {"now", "before", "next"}
+
+
+def test_an_adoption_that_is_cut_short_is_done_again(tmp_path, monkeypatch):
+    submission = intend(tmp_path, 1, [["a"]], [1])
+    submission.intent["launcher"]["pid"] = 2**22 + 1
+    queued(monkeypatch, tmp_path, submission, (0, "17", "N/A"))
+
+    def killed(array, job):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ledger.settle(submission, killed)
+    adopted = []
+    ledger.settle(submission, lambda array, job: adopted.append((array.number, job)))
+    assert adopted == [(0, "17")] and submission.arrays[0].job == "17"
 
 
 def test_an_intent_that_a_node_sees_late_is_waited_for(tmp_path):
