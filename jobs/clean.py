@@ -1,4 +1,4 @@
-"""Remove what nothing reads any more. What is finished, and what a live job uses, is never touched."""
+"""Remove what nothing reads any more. What is finished, and what a live job or launcher uses, is never touched."""
 
 import os
 import shutil
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svdstory.jobs import ledger, scheduler
-from svdstory.jobs.store import Store
+from svdstory.jobs.ledger import Submission
+from svdstory.jobs.store import Attempt, Store
 
 
 @dataclass(frozen=True)
@@ -25,31 +26,42 @@ class Litter:
 def litter(run: Path) -> list[Litter]:
     """What may be removed from a run. Raises SlurmError where the controller does not say which jobs live.
 
-    Run it from the machine that ran `svdstory run`, if any: its processes are known to be dead or alive there only.
+    Each place is listed before it is asked who uses it: what comes in between is not in the list.
     """
-    known, store = ledger.submissions(run), Store(run)
-    elements = scheduler.queue(names=[array.name for submission in known for array in submission.arrays])
-    live = {element.task for element in elements if element.live}
-    live_jobs = {element.job for element in elements if element.live}
-    idle = [submission for submission in known if not live_jobs & set(submission.jobs)]
-    codes = {s.intent["code"] for s in known if s not in idle}
+    copies = _entries(run / "code")
+    known = ledger.submissions(run)
+    used, ended = _used_and_ended(known)
+    codes = {submission.intent["code"] for submission in used}
     found = [
-        Litter("drafts of units whose attempt is dead", _dead_drafts(run, live)),
+        Litter("drafts of units whose attempt is dead", _dead_drafts(run)),
         Litter("damaged units that were set aside", _entries(run / "corrupt")),
-        Litter("records of failures of units that are finished now", _overcome(run, store)),
-        Litter("submitit's pickles of jobs that have ended", [p for s in idle for p in s.slurm_folder.glob("*.pkl")]),
-        Litter(
-            "copies of the code that no queued job runs", [p for p in _entries(run / "code") if p.name not in codes]
-        ),
+        Litter("records of failures of units that are finished now", _overcome(run)),
+        Litter("submitit's pickles of jobs that have ended", [p for s in ended for p in s.slurm_folder.glob("*.pkl")]),
+        Litter("copies of the code that no queued job runs", [p for p in copies if _code_of(p) not in codes]),
     ]
     return [sort for sort in found if sort.paths]
 
 
+def drafts_elsewhere(run: Path) -> dict[str, int]:
+    """Host -> drafts of `svdstory run` on it: whether they are dead can be seen there only."""
+    drafts = [Attempt.of_draft(path.name) for path in _entries(run / "tmp")]
+    hosts = [draft.host for draft in drafts if draft and draft.job == "local" and draft.host != Attempt.here().host]
+    return {host: hosts.count(host) for host in sorted(set(hosts))}
+
+
 def remove(sorts: list[Litter]) -> None:
-    """Remove it all. What has gone already is passed over."""
+    """Remove it all. What has gone already is passed over.
+
+    A folder loses its name first: whoever finds the name finds it whole, also when this is killed on the way.
+    """
     for path in (path for sort in sorts for path in sort.paths):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            aside = path.with_name(f".gone.{path.name}")
+            try:
+                path.rename(aside)
+            except OSError:  # gone already, or not ours to rename: then it stays
+                continue
+            shutil.rmtree(aside, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
@@ -58,18 +70,27 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _dead_drafts(run: Path, live: set[str]) -> list[Path]:
-    """Folders `tmp/<key>.<job>-r<restart>-<host>-<pid>` whose job is not live; local processes are asked by pid."""
-    dead = []
-    for path in _entries(run / "tmp"):
-        job = path.name.partition(".")[2].split("-")[0]
-        pid = path.name.rpartition("-")[2]
-        local = job == "local"
-        if (local and not (pid.isdigit() and os.path.exists(f"/proc/{pid}"))) or (not local and job not in live):
-            dead.append(path)
-    return dead
+def _used_and_ended(known: list[Submission]) -> tuple[list[Submission], list[Submission]]:
+    """Submissions with live jobs, or of which it is not known what came of asking for them; and the others."""
+    live = {holder.submission.number for holder in ledger.live(known)}
+    used = [submission for submission in known if submission.is_open or submission.number in live]
+    return used, [submission for submission in known if submission not in used]
 
 
-def _overcome(run: Path, store: Store) -> list[Path]:
-    present = store.present()
-    return [path for path in _entries(run / "failures") if path.name.split(".")[0] in present]
+def _code_of(copy: Path) -> str:
+    """The name of a copy of the code, also of one that is being made: `.<name>.<token>` (freeze.py)."""
+    return copy.name.removeprefix(".").partition(".")[0]
+
+
+def _dead_drafts(run: Path) -> list[Path]:
+    """Folders of RUN/tmp whose job is not live; local processes are known to be dead on their own host only."""
+    drafts = [(path, attempt) for path in _entries(run / "tmp") if (attempt := Attempt.of_draft(path.name))]
+    jobs = sorted({attempt.job.partition("_")[0] for _, attempt in drafts} - {"local"})
+    live = {element.task for element in scheduler.queue(jobs) if element.live}
+    return [path for path, a in drafts if (a.is_dead if a.job == "local" else a.job not in live)]
+
+
+def _overcome(run: Path) -> list[Path]:
+    records = {path: path.name.split(".")[0] for path in _entries(run / "failures")}
+    finished = Store(run).finished(set(records.values()))
+    return [path for path, key in records.items() if key in finished]

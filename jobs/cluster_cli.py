@@ -236,12 +236,14 @@ def clean(
 
     Example: svdstory clean results/report-sdxl --yes
     """
-    from .clean import litter, remove
+    from .clean import drafts_elsewhere, litter, remove
 
     with slurms_words():
         sorts = litter(run.absolute())
     for sort in sorts:
         typer.echo(f"{len(sort.paths)} {sort.why} ({sort.files} files)")
+    for host, drafts in drafts_elsewhere(run).items():
+        typer.echo(f"left: {drafts} drafts of `svdstory run` on {host}. Whether it lives is seen there: clean there")
     if yes:
         remove(sorts)
     typer.echo("removed" if yes and sorts else "nothing to remove" if not sorts else "nothing was removed: add --yes")
