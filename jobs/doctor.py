@@ -14,10 +14,12 @@ from typing import Literal
 from svdstory.jobs import scheduler
 from svdstory.jobs.scheduler import SlurmError
 from svdstory.jobs.sites import Site
+from svdstory.jobs.submit import setup_of
 from svdstory.pipeline.strict import InputError, nearest
 
 FREE_GB = 20.0  # warned of below; a unit of five 1024 px images takes about 10 MB
 FREE_FILES = 20_000
+PROBE_S = 120.0  # importing torch from a busy shared disk takes a minute
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def examine_site(site: Site, name: str) -> Iterator[Finding]:
 def examine_node(site: Site, python: str, out: Path) -> Iterator[Finding]:
     """A GPU node of the site, by a tiny job: what doctor finds there. Waits for its turn in the queue.
 
-    Raises SlurmError where Slurm refuses the job.
+    Raises SlurmError where Slurm refuses the job, and where doctor does not start there.
     """
     asks = {
         "job-name": "svdstory-doctor",
@@ -77,10 +79,21 @@ def examine_node(site: Site, python: str, out: Path) -> Iterator[Finding]:
     if site.gpu:
         options.append(f"--{site.gpu.option}={site.gpu.value}")
     inner = f'{python} -m svdstory.jobs doctor --json --out "$0"'
-    command = "\n".join([*site.setup, f"exec {inner}"])
-    answer = scheduler.ask("srun", "--quiet", *options, "bash", "-c", command, str(out), deadline_s=1800)
-    for found in json.loads(answer[answer.index("[") :]):
+    command = "\n".join([*setup_of(site), f"exec {inner}"])
+    try:
+        answer = scheduler.ask("srun", "--quiet", *options, "bash", "-c", command, str(out), deadline_s=1800)
+    except SlurmError as error:
+        answer = error.printed  # exit status 1 where something there is bad: told in what it printed
+        if not _findings_in(answer):
+            raise
+    for found in _findings_in(answer):
         yield Finding(f"on the node: {found['what']}", found["verdict"], found["words"])
+
+
+def _findings_in(printed: str) -> list[dict]:
+    """What `doctor --json` printed, after whatever the profile's set-up lines printed. Empty: it did not start."""
+    lines = [line for line in printed.splitlines() if line.startswith('[{"what"')]
+    return json.loads(lines[-1]) if lines else []
 
 
 def _packages() -> Finding:
@@ -110,9 +123,14 @@ def _gpus() -> Iterator[Finding]:
     if not shutil.which("nvidia-smi") and not Path("/proc/driver/nvidia/version").exists():
         yield Finding("GPU", "note", "none on this machine. `doctor --site NAME --probe` looks at a node.")
         return
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
+    try:
+        done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_S)
+    except subprocess.TimeoutExpired:
+        yield Finding("GPU", "bad", f"torch did not look at the GPU within {PROBE_S:g} s. Does nvidia-smi answer here?")
+        return
     if done.returncode:
-        yield Finding("GPU", "bad", f"torch does not start here: {done.stderr.strip().splitlines()[-1]}")
+        words = done.stderr.strip().splitlines() or [f"ended with {done.returncode}. Does nvidia-smi answer here?"]
+        yield Finding("GPU", "bad", f"torch does not start here: {words[-1]}")
         return
     yield from judge_gpus(json.loads(done.stdout))
 
