@@ -44,7 +44,12 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """yes, no (the opposite is shown), not shown, not contradicted; of an open question what was found."""
+        """yes, no (the opposite is shown), not shown, not contradicted; of an open question what was found.
+
+        Of fewer than six sets nothing: the test cannot tell them from chance.
+        """
+        if 0.5 ** (self.sets - 1) >= ALPHA:          # the least p that so many sets can give
+            return "too few sets"
         if self.claim.expected is None:
             return {"same": "no difference shown"}.get(self.found, self.found)
         if self.claim.expected == "same" == self.found:

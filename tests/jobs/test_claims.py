@@ -60,3 +60,8 @@ def test_a_row_names_both_methods_and_the_interval():
     found = answer(cells("identity_distance", "a", NEAR) + cells("identity_distance", "b", FAR), AXES, asked("better"))
     row = answer_rows(found)[0]
     assert row[1] == "Identity distance: a − b" and row[2].startswith("−0.6") and "[−0.6" in row[2] and row[-1] == "yes"
+
+
+def test_of_five_sets_nothing_is_said():
+    found, = answer(cells("identity_distance", "a", NEAR[:5]) + cells("identity_distance", "b", FAR[:5]), AXES, asked("better"))
+    assert found.verdict == "too few sets"
