@@ -12,7 +12,7 @@ from .statistics import Comparison, Interval, Summary, compare, summarise
 BASELINES = ("consistory", "sdxl")        # the first of them that is planned; otherwise the plan's first method
 AXES = {   # what is asked -> the metrics that answer it, best first (the miniature's ground truth before any other)
     "consistency": ("identity_distance", "dreamsim_subject", "dreamsim", "clip_i_subject", "clip_i"),
-    "alignment": ("scene_accuracy", "clipscore"),
+    "alignment": ("clipscore", "scene_accuracy"),      # the miniature's scenes are nearly always right
     "leakage": ("scene_leakage excess", "world_background excess", "background excess"),
     "layout": ("world_layout relative", "layout_subject relative", "layout relative"),
 }
