@@ -74,9 +74,10 @@ def submit_missing(
         for array in standing.adopted:
             say(f"job {array.job} was found again by its name ({array.name}): its launcher did not write it down")
         earlier = [a for s in ledger.submissions(run) for a in attempts.read(s.folder)]
-        finished = store.finished(units)
-        queued = ledger.to_come(standing.live, store.failures(), earlier) & set(units) - finished
+        finished, failures = store.finished(units), store.failures()
+        queued = ledger.to_come(standing.live, failures, earlier) & set(units) - finished
         keys = [key for key in units if key not in finished and key not in queued]
+        keys.sort(key=failures.__contains__)  # what has failed before comes last: it must not keep others waiting
         keys = keys if cause is None else failed_so(keys, store, cause)
         if not keys and (standing.reduce or is_reduced(run)):
             say(f"nothing to add: {len(finished)} units are finished, {len(queued)} queued")
