@@ -15,6 +15,7 @@ from .generation import generate
 from .models import load_model
 from .spectra import SpectraRecorder
 from .strict import InputError
+from .worker import fitting
 
 
 def record_spectra(plan: Plan, run: Path, keys: Iterable[str], device: str | None = None,
@@ -31,8 +32,10 @@ def record_spectra(plan: Plan, run: Path, keys: Iterable[str], device: str | Non
             report(key, "found")
             continue
         model, recorder = model or load_model(plan.model, device), SpectraRecorder()
-        generate(model, plan.sets[cell.set], plan.methods[cell.method], seed=cell.seed, steps=plan.steps,
-                 guidance=plan.guidance, size=plan.size, scheduler=plan.scheduler, spectra=recorder)
+        prompts, method = plan.sets[cell.set], plan.methods[cell.method]
+        generate(model, prompts, method, seed=cell.seed, steps=plan.steps, guidance=plan.guidance, size=plan.size,
+                 scheduler=plan.scheduler, spectra=recorder,
+                 micro_batch=fitting(plan, method, len(prompts.settings), model.device))
         if not recorder.values:
             raise InputError(f"{cell.method}: attends to no anchors, so it has no spectra to record. Choose a method "
                              "with extended attention: --method unmasked")

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import time
@@ -20,11 +21,14 @@ from svdstory.jobs.plan import Cell, Plan
 from svdstory.jobs.store import Attempt, Store
 
 from . import memory
-from .generation import Generated, generate
+from .bench.record import device_name
+from .generation import Generated, NotFinite, generate
 from .methods import Method
 from .models import Model, load_model
 
 FATAL = ("disk full", "bad node")      # causes after which the next unit would fail too
+# PyTorch's own error has a class; CUDA, its libraries (cuBLAS, cuSOLVER, cuDNN) and the CPU's allocator have words
+OUT_OF_MEMORY = re.compile("out of memory|not enough memory|cannot allocate memory|ALLOC(ATION)?_FAILED", re.IGNORECASE)
 
 
 @dataclass
@@ -89,9 +93,9 @@ def make_unit(plan: Plan, cell: Cell, store: Store, model: Model, attempt: Attem
 
     began = time.time()
     prompts, method = plan.sets[cell.set], plan.methods[cell.method]
+    micro_batch = micro_batch or fitting(plan, method, len(prompts.settings), model.device)
     made = generate(model, prompts, method, seed=cell.seed, steps=plan.steps, guidance=plan.guidance, size=plan.size,
-                    scheduler=plan.scheduler, on_step=on_step,
-                    micro_batch=micro_batch or fitting(plan, method, len(prompts.settings), model.device))
+                    scheduler=plan.scheduler, on_step=on_step, micro_batch=micro_batch)
     files = {f"{i}.png": png(image, text_chunks(plan, cell, i)) for i, image in enumerate(made.images)}
     files["tensors.safetensors"] = tensors(made, model)
     manifest = {
@@ -101,7 +105,7 @@ def make_unit(plan: Plan, cell: Cell, store: Store, model: Model, attempt: Attem
                     "scheduler": plan.scheduler},
         "model": {"name": plan.model.name, **plan.model.content(), "note": plan.model.note},
         "images": len(made.images), "counters": made.counters, "times": {"began": began, "ended": time.time()},
-        "device": device_name(model.device), "versions": versions(), "code": code_revision(),
+        "device": device_name(str(model.device)), "micro_batch": micro_batch, "versions": versions(), "code": code_revision(),
     }
     store.publish(cell.key, files, manifest, attempt)
 
@@ -145,9 +149,10 @@ def tensors(made: Generated, model: Model) -> bytes:
 def cause_of(error: BaseException) -> str:
     """The failure's cause, in the store's words."""
     import errno
-    if isinstance(error, ArithmeticError):      # NotFinite, and the spectral filter's FloatingPointError
+    if isinstance(error, (NotFinite, FloatingPointError)):      # the latter is the spectral filter's
         return "not finite"
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in str(error):
+    if (isinstance(error, (torch.OutOfMemoryError, MemoryError))
+            or (isinstance(error, (RuntimeError, OSError)) and OUT_OF_MEMORY.search(str(error)))):
         return "out of memory"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return "disk full"
@@ -161,10 +166,6 @@ def record(store: Store, key: str, cause: str, attempt: Attempt) -> None:
         store.record_failure(key, cause, traceback.format_exc(), attempt)
     except OSError as error:       # a full disk takes no record either: say it where the log goes
         print(f"{key}: failed ({cause}), and its record could not be written: {error}", file=sys.stderr)
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 @lru_cache
