@@ -1,0 +1,58 @@
+"""What a worker records of a failure, and of a unit that it made."""
+
+import errno
+
+import pytest
+import torch
+
+from svdstory.jobs.experiment import Experiment
+from svdstory.jobs.plan import make_plan
+from svdstory.jobs.store import Store
+from svdstory.pipeline import record_spectra, worker
+from svdstory.pipeline.generation import NotFinite
+from svdstory.pipeline.strict import parse
+
+FOX = "style: A photo of\nsubject: a red fox\nconcept: fox\nsettings: [in the snow, at the beach, in a city]\n"
+
+
+@pytest.mark.parametrize("error, cause", [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out of memory"),
+    (RuntimeError("CUDA error: out of memory"), "out of memory"),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out of memory"),
+    (RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"), "out of memory"),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "out of memory"),
+    (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), "out of memory"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
+    (MemoryError(), "out of memory"),
+    (RuntimeError("CUDA error: an illegal memory access was encountered"), "bad node"),
+    (OSError(errno.ENOSPC, "No space left on device"), "disk full"),
+    (NotFinite("the latents hold inf or nan"), "not finite"),
+    (FloatingPointError("an anchor's keys or values hold inf or nan"), "not finite"),
+    (ZeroDivisionError("division by zero"), "bug"),
+    (ValueError("a file named out of memory"), "bug"),
+])
+def test_a_failure_has_one_cause(error, cause):
+    assert worker.cause_of(error) == cause
+
+
+@pytest.fixture
+def plan(tmp_path):
+    (tmp_path / "fox.yaml").write_text(FOX)
+    content = {"sets": ["fox.yaml"], "methods": ["unmasked"], "model": "tiny", "steps": 2}
+    return make_plan("test", parse(Experiment, content, "test"), tmp_path)
+
+
+def test_a_unit_tells_the_micro_batch_and_the_device_it_was_made_with(plan, tmp_path):
+    store, [key] = Store(tmp_path / "run"), list(plan.units)
+    assert worker.work(plan, store, [key], device="cpu", micro_batch=1).made == [key]
+    manifest = store.manifest(key)
+    assert manifest["micro_batch"] == 1 and manifest["device"]
+
+
+def test_spectra_are_recorded_with_the_micro_batch_that_fits(plan, tmp_path, monkeypatch):
+    calls = []
+    generate = record_spectra.generate
+    monkeypatch.setattr(record_spectra, "fitting", lambda *known: 1)
+    monkeypatch.setattr(record_spectra, "generate", lambda *a, **k: calls.append(k["micro_batch"]) or generate(*a, **k))
+    [path] = record_spectra.record_spectra(plan, tmp_path, list(plan.units), device="cpu")
+    assert path.is_file() and calls == [1]
