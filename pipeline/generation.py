@@ -110,6 +110,7 @@ def decode(pipe, latents: torch.Tensor) -> tuple[list[Image.Image], int]:
     A VAE that its configuration marks `force_upcast` (SDXL's) is decoded in float32. Raises NotFinite.
     """
     vae, images, again = pipe.vae, [], 0
+    height, width = (side * pipe.vae_scale_factor for side in latents.shape[-2:])
     own_dtype = vae.dtype
     try:
         if own_dtype == torch.float16 and vae.config.force_upcast:
@@ -122,9 +123,12 @@ def decode(pipe, latents: torch.Tensor) -> tuple[list[Image.Image], int]:
                 pixels = _decode_one(vae, one[None])
             if not torch.isfinite(pixels).all():
                 raise NotFinite("the decoded picture holds inf or nan, in float32 too")
-            if pixels.amax() == pixels.amin():
+            [image] = pipe.image_processor.postprocess(pixels, output_type="pil")
+            if all(low == high for low, high in image.getextrema()):       # of 8 bits: after clamping and rounding
                 raise NotFinite("the decoded picture is constant")
-            images += pipe.image_processor.postprocess(pixels, output_type="pil")
+            if image.size != (width, height):
+                raise RuntimeError(f"the VAE made a picture of {image.width}×{image.height}, not {width}×{height}")
+            images.append(image)
     finally:
         if vae.dtype != own_dtype:
             vae.to(own_dtype)

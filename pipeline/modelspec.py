@@ -88,6 +88,8 @@ def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
     if spec.source == "built":
         return spec.model_copy(update={"identity": spec.location})
     folder = _find_folder(spec)
+    if spec.source == "folder":
+        spec = spec.model_copy(update={"variant": folder_variant(folder)})
     missing = missing_files(folder, spec.variant)
     if missing:
         raise InputError(f"model {wanted}: weights are missing:\n  " + "\n  ".join(str(folder / m) for m in missing)
@@ -119,16 +121,22 @@ def missing_files(folder: Path, variant: str | None) -> list[str]:
     """Files that the pipeline needs and `folder` lacks (relative names). Only safetensors count as weights."""
     needed = ["model_index.json", "scheduler/scheduler_config.json"]
     missing = [f for f in needed + [f"{part}/config.json" for part in PARTS] if not (folder / f).is_file()]
-    suffix = f".{variant}.safetensors" if variant else ".safetensors"
     for part in PARTS:
-        names = [p.name for p in (folder / part).glob(f"*{suffix}")]
-        if not names:
-            stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
-            missing.append(f"{part}/{stem}{suffix}")
+        stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
+        stem += f".{variant}" if variant else ""
+        if not (folder / part / f"{stem}.safetensors").is_file() and not any((folder / part).glob(f"{stem}-*.safetensors")):
+            missing.append(f"{part}/{stem}.safetensors")
     for part in ("tokenizer", "tokenizer_2"):
         if not (folder / part / "tokenizer.json").is_file():
             missing += [f"{part}/{f}" for f in ("vocab.json", "merges.txt") if not (folder / part / f).is_file()]
     return missing
+
+
+def folder_variant(folder: Path) -> str | None:
+    """The variant (`fp16`) that a folder's weights come in, None for plain files: the one that lacks fewest."""
+    middles = [p.name.split(".")[1] for p in (folder / "unet").glob("diffusion_pytorch_model.*.safetensors")]
+    variants = sorted({middle.partition("-")[0] for middle in middles})             # of a part: `fp16-00001-of-00002`
+    return min([None, *variants], key=lambda variant: len(missing_files(folder, variant)))
 
 
 def folder_hash(folder: Path) -> str:

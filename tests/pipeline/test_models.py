@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from svdstory.pipeline.generation import decode, encode, generate, make_scheduler
+from svdstory.pipeline.generation import NotFinite, decode, encode, generate, make_scheduler
 from svdstory.pipeline.methods import named
 from svdstory.pipeline.models import load_model, missing_kernels
 from svdstory.pipeline.modelspec import hub_snapshot, resolve_model, shipped_models
@@ -62,6 +62,27 @@ def test_pickled_weights_do_not_count(hub):
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(InputError, match="diffusion_pytorch_model.fp16.safetensors"):
         resolve_model("sdxl")
+
+
+def test_a_folder_of_fp16_files_alone_is_loaded_as_that_variant(folder):
+    spec = resolve_model(str(folder), dtype="float32")
+    assert spec.variant == "fp16" and load_model(spec, device="cpu").pipe.unet.dtype == torch.float32
+
+
+def test_a_weight_that_a_folders_variant_lacks_is_named(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "vae" / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    with pytest.raises(InputError) as error:
+        resolve_model(str(copy))
+    assert str(error.value).count("safetensors") == 1
+    assert str(copy / "vae" / "diffusion_pytorch_model.fp16.safetensors") in str(error.value)
+
+
+def test_weights_in_several_parts_count(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    whole = copy / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    whole.rename(whole.with_name("diffusion_pytorch_model.fp16-00001-of-00001.safetensors"))
+    assert resolve_model(str(copy)).variant == "fp16"
 
 
 def test_folder_is_known_by_its_content(folder, tmp_path):
@@ -129,6 +150,17 @@ def test_vae_that_overflows_in_half_is_decoded_again_in_single():
     images, again = decode(pipe, torch.randn(2, 4, 16, 16))
     handle.remove()
     assert len(images) == 2 and again == 1 and pipe.vae.dtype == torch.float16
+
+
+@pytest.mark.parametrize("made, error, message", [
+    (lambda out: out * 1e-4 + 2, NotFinite, "constant"),        # white, once it is clamped and rounded
+    (lambda out: out[..., 8:], RuntimeError, "a picture of 120×128, not 128×128"),
+])
+def test_a_picture_of_one_colour_or_of_another_size_is_refused(tiny, made, error, message):
+    handle = tiny.pipe.vae.decoder.register_forward_hook(lambda module, args, out: made(out))
+    with pytest.raises(error, match=message):
+        decode(tiny.pipe, torch.randn(1, 4, 16, 16))
+    handle.remove()
 
 
 @pytest.mark.parametrize("capability, archs, advice", [
