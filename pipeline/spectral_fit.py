@@ -47,18 +47,18 @@ def terms(p: Tensor, levels: int, sigma: Tensor, shift: float) -> tuple[list[Ten
     return x, sum(c * t for c, t in zip(p[at:], x))
 
 
-def spectrum(i: Tensor) -> Tensor:
-    """sigma at (fractional) rank i, from 1"""
-    known = torch.tensor([[1, 10, 100, 500, 1280], [1600, 200, 20, 3, 0.3]]).log()
+def sdxl_spectrum(i: Tensor) -> Tensor:
+    """sigma at (fractional) rank i, from 1, float64: straight between a few known ones on logarithmic axes."""
+    known = torch.tensor([[1, 10, 100, 500, 1280], [1600, 200, 20, 3, 0.3]], dtype=i.dtype).log()
     piece = torch.bucketize(i.log(), known[0, 1:-1])
     slope = (known[1, 1:] - known[1, :-1]) / (known[0, 1:] - known[0, :-1])
     return (known[1, piece] + slope[piece] * (i.log() - known[0, piece])).exp()
 
 
 def _improve(p: Tensor, levels: int, name: str, edge: float, shift: float) -> tuple[Tensor, float]:
-    first = int((spectrum(torch.arange(1, 1281.0)) > edge).sum()) + 0.5
-    grid = spectrum(torch.linspace(first, 1280, 3000))
-    weight = ((1280 - first) / 3000) ** 0.5 / F[name](spectrum(torch.arange(1, 1025.0))).norm()
+    first = int((sdxl_spectrum(torch.arange(1, 1281.0)) > edge).sum()) + 0.5
+    grid = sdxl_spectrum(torch.linspace(first, 1280, 3000))
+    weight = ((1280 - first) / 3000) ** 0.5 / F[name](sdxl_spectrum(torch.arange(1, 1025.0))).norm()
     near_zero, f = torch.linspace(0, 0.35, 25), F[name](grid)
 
     def residuals(p: Tensor) -> Tensor:

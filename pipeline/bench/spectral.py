@@ -13,7 +13,8 @@ from torch import Tensor
 from ..methods import SpectralFilter
 from ..spectral import filter_matrices, gains, ranks
 from ..spectral_bank import SpectralBank
-from .record import clock
+from ..spectral_fit import sdxl_spectrum
+from .record import clock, median_seconds
 
 SHAPES = {(1024, 1280): 30, (4096, 640): 6}   # tokens x channels -> up_blocks attn1 layers of SDXL at 1024 px
 MATRICES, PUBLISHED, STEPS = 8, 32, 49        # ours and theirs per layer and step; extended steps of a pass of 50
@@ -57,8 +58,9 @@ def _whole_step(rows: list[dict], name: str) -> dict:
 
 
 def ours(steps: list[Tensor], spec: SpectralFilter, device: str) -> dict:
-    """Seconds of the bank at a layer's first step and at later ones, and of its exact path (one matrix timed, times
-    their count); largest error."""
+    """Seconds of the exact path (one matrix timed, times their count), and of the bank at a layer's first step and at
+    later ones; largest error."""
+    exact, _ = median_seconds(lambda: filter_matrices(steps[0][:1], spec), device)    # the libraries are warm after it
     bank, seconds, error = SpectralBank(spec, spec, exact=False), [], 0.0
     for i, a in enumerate(steps):
         k, v = a.chunk(2)
@@ -66,22 +68,20 @@ def ours(steps: list[Tensor], spec: SpectralFilter, device: str) -> dict:
         out = bank(0, k, v, step=i + 1, heads=1)
         seconds.append(clock(device) - before)
         error = max(error, relative(torch.cat(out)[:1], filter_matrices(a[:1].double(), spec).matrices))
-    before = clock(device)
-    filter_matrices(a[:1], spec)
-    exact = MATRICES * (clock(device) - before)
-    return {"first s": seconds[0], "warm s": sum(seconds[1:]) / len(seconds[1:]), "exact s": exact,
+    return {"first s": seconds[0], "warm s": sum(seconds[1:]) / len(seconds[1:]), "exact s": MATRICES * exact,
             "error": error, "fallbacks": bank.counters()["fallbacks"]}
 
 
 def published(a: Tensor, spec: SpectralFilter, device: str) -> dict:
     """Seconds of the published protocol: one matrix of `a` (1, T, C) timed, times its count; and its error."""
-    before = clock(device)
-    u, sigma, vh = torch.linalg.svd(a.float(), full_matrices=False)
-    energy = sigma.square().sum(-1)
-    kept = ranks(sigma, spec, r=sigma.shape[-1], energy=energy)
-    gain, _ = gains(sigma, kept, spec, energy=energy)
-    out = (u * (gain * sigma)[:, None]) @ vh
-    seconds = clock(device) - before
+    def filtered() -> Tensor:
+        u, sigma, vh = torch.linalg.svd(a.float(), full_matrices=False)
+        energy = sigma.square().sum(-1)
+        kept = ranks(sigma, spec, r=sigma.shape[-1], energy=energy)
+        gain, _ = gains(sigma, kept, spec, energy=energy)
+        return (u * (gain * sigma)[:, None]) @ vh
+
+    seconds, out = median_seconds(filtered, device)
     return {"published s": PUBLISHED * seconds, "published error": relative(out, filter_matrices(a.double(), spec).matrices)}
 
 
@@ -96,15 +96,9 @@ def drifting(shape: tuple[int, int], drift: float, steps: int, device: str) -> l
 
 
 def real_like(shape: tuple[int, int], seed: int, device: str) -> Tensor:
-    """(8, T, C) float32 with a spectrum like that of SDXL's keys: sigma_1 1600, sigma_10 200, sigma_100 20,
-    sigma_500 3, straight between them on logarithmic axes; random singular vectors."""
-    generator, r = torch.Generator().manual_seed(seed), min(shape)
-    known = torch.tensor([[1, 10, 100, 500, 1280], [1600, 200, 20, 3, 0.3]], dtype=torch.float64).log()
-    i = torch.arange(1, r + 1, dtype=torch.float64).log()
-    piece = torch.bucketize(i, known[0, 1:-1])
-    slope = (known[1, 1:] - known[1, :-1]) / (known[0, 1:] - known[0, :-1])
-    sigma = (known[1, piece] + slope[piece] * (i - known[0, piece])).exp().float()
-    one = []
+    """(8, T, C) float32 with a spectrum like that of SDXL's keys and random singular vectors."""
+    generator, r, one = torch.Generator().manual_seed(seed), min(shape), []
+    sigma = sdxl_spectrum(torch.arange(1, r + 1, dtype=torch.float64)).float()
     for _ in range(MATRICES):
         u, v = (torch.linalg.qr(torch.randn(side, r, generator=generator))[0] for side in shape)
         one.append((u * sigma) @ v.mT)

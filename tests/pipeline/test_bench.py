@@ -24,6 +24,13 @@ def test_a_record_names_versions_device_and_rows_and_has_a_table(tmp_path, capsy
     assert "0.123" in capsys.readouterr().out
 
 
+def test_the_first_call_is_not_timed_and_of_the_others_the_median_counts(monkeypatch):
+    now = iter([0, 1, 1, 9, 9, 12])
+    monkeypatch.setattr(record, "clock", lambda device: next(now))
+    calls = []
+    assert record.median_seconds(lambda: calls.append(1) or len(calls), "cpu") == (3, 4)
+
+
 def test_both_protocols_give_the_same_matrices(monkeypatch):
     monkeypatch.setattr(spectral, "MATRICES", 2)
     steps = spectral.drifting((300, 280), 0.1, 2, "cpu")
