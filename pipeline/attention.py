@@ -161,6 +161,7 @@ class RecordingCrossAttention:
         masks, rows = self.call.masks, len(self.call.rows)
         if masks is not None and masks.records(q.shape[1]):
             q_cond, k_cond = split(q[-rows:], attn), split(k[-rows:], attn)              # (R, K, T | L, D)
-            scores = (q_cond @ k_cond.transpose(-1, -2)).float() * q_cond.shape[-1] ** -0.5
+            # an eighth before the product, or float16 may overflow: SDXL's whole 1 / sqrt(D), and exact for any D
+            scores = ((q_cond / 8) @ k_cond.transpose(-1, -2)).float() * (8 * q_cond.shape[-1] ** -0.5)
             masks.record(self.call.index, scores.softmax(-1))
         return attn.to_out[0](attend(q, k, v, attn))

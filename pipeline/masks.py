@@ -54,14 +54,14 @@ class SubjectMasks:
                 self._masks[size[0] * size[1]] = (resized > otsu(resized)[..., None]).any(1)
         return self._masks
 
-    def dropped(self, images: list[int], dropout: float, seed: int, step: int) -> dict[int, torch.Tensor]:
-        """The masks of `images` after mask dropout at `step`: tokens -> (len(images), tokens) bool."""
+    def dropped(self, images: int, dropout: float, seed: int, step: int) -> dict[int, torch.Tensor]:
+        """The masks of the first `images` after mask dropout at `step`: tokens -> (images, tokens) bool."""
         if not dropout:
-            return {tokens: mask[images] for tokens, mask in self.masks().items()}
+            return {tokens: mask[:images] for tokens, mask in self.masks().items()}
         kept = {}
         for tokens, mask in self.masks().items():
-            draws = torch.stack([noise.keep_draws(seed, i, step, tokens) for i in images])
-            kept[tokens] = mask[images] & (draws >= dropout).to(mask.device, non_blocking=True)
+            draws = torch.stack([noise.keep_draws(seed, i, step, tokens) for i in range(images)])
+            kept[tokens] = mask[:images] & (draws >= dropout).to(mask.device, non_blocking=True)
         return kept
 
 

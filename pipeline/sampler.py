@@ -78,7 +78,8 @@ class Step:
 @dataclass(frozen=True)
 class Sample:
     """latents (B, C, H, W) float32; masks (B, H/2 · W/2) bool, the final undropped subject masks; counters of the
-    spectral filter; with feature injection the first pass and its correspondences; the DIFT features it kept."""
+    spectral filter, over both passes if there are two; with feature injection the first pass and its correspondences;
+    the DIFT features it kept."""
 
     latents: Tensor
     masks: Tensor
@@ -95,10 +96,11 @@ def sample(unet, scheduler, conditioning: Conditioning, method: Method, *, seed:
            on_step: Callable[[Step], None] = lambda step: None) -> Sample:
     """Denoise `latents` (B, C, H, W), standard normal, into a set of images of one subject.
 
-    `micro_batch`: images per UNet call besides the anchors (None: all); changes memory, not images. Guidance of 1
-    or less runs without the uncond half. `exact_filter`: spectral filters take their exact paths; False
-    allows the faster ones within a tolerance, whose images have not been compared on real weights yet. `spectra`
-    records the anchors' singular values. Raises InputError where the set and the method don't fit.
+    `micro_batch`: images per UNet call besides the anchors (None: all); less takes less memory and gives the same
+    images, up to float rounding. Guidance of 1 or less runs without the uncond half. `exact_filter`: spectral filters
+    take their exact paths; False allows the faster ones within a tolerance, whose images have not been compared on
+    real weights yet. `spectra` records the anchors' singular values. FreeU is the method's, whatever the caller has
+    set on the UNet. Raises InputError where the set and the method don't fit.
     """
     check(method, len(conditioning), latents.shape[-2:])
     call = Call(method, seed, halves=2 if guidance > 1 else 1, spectra=spectra)
@@ -110,7 +112,8 @@ def sample(unet, scheduler, conditioning: Conditioning, method: Method, *, seed:
         size = latents.shape[-2] // 2, latents.shape[-1] // 2
         matches = correspond(first.features, first.masks, size, method.n_anchors)
         second = denoise(unet, scheduler, conditioning, call, latents, **settings, matches=matches)
-    return Sample(second.latents, second.masks, second.counters, first, matches)
+    counters = {name: total + second.counters[name] for name, total in first.counters.items()}
+    return Sample(second.latents, second.masks, counters, first, matches)
 
 
 def denoise(unet, scheduler, conditioning, call: Call, latents, *, steps, guidance, micro_batch, exact,
@@ -166,8 +169,8 @@ def begin_step(call: Call, step: int, steps: int, matches: Correspondences | Non
     call.injection = matches if matches is not None and tenth <= step <= steps // 3 else None
     call.kept = None
     if method.extended_attention == "masked" and call.extended:
-        references = range(method.n_anchors) if method.reference == "anchors" else range(len(call.masks.subject))
-        call.kept = call.masks.dropped(list(references), method.mask_dropout, call.seed, step)
+        references = method.n_anchors if method.reference == "anchors" else len(call.masks.subject)
+        call.kept = call.masks.dropped(references, method.mask_dropout, call.seed, step)
     for kept in (call.queries, call.references, call.injected):
         kept.clear()
 
@@ -219,8 +222,7 @@ def attached(unet, call: Call):
     saved = []
     with ExitStack() as stack:
         stack.callback(lambda: [module.set_processor(old) for module, old in saved])
-        if call.method.freeu is not None:
-            stack.enter_context(freeu(unet, call.method.freeu))
+        stack.enter_context(freeu(unet, call.method.freeu))
         chosen = list(processors(unet, call))
         for module, processor in chosen:
             saved.append((module, module.processor))
@@ -246,11 +248,14 @@ def processors(unet, call: Call):
 
 
 @contextmanager
-def freeu(unet, settings: FreeU):
-    """FreeU as diffusers gives it, and what was set before on exit."""
+def freeu(unet, settings: FreeU | None):
+    """FreeU as diffusers gives it, or none; what was set before on exit."""
     names = ("s1", "s2", "b1", "b2")
     before = [{n: getattr(block, n, None) for n in names} for block in unet.up_blocks]
-    unet.enable_freeu(**settings.model_dump())
+    if settings is None:
+        unet.disable_freeu()
+    else:
+        unet.enable_freeu(**settings.model_dump())
     try:
         yield
     finally:

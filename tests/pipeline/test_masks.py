@@ -1,8 +1,11 @@
 import numpy as np
 import torch
+from diffusers.models.attention_processor import Attention
 from skimage.filters import threshold_otsu
 
-from svdstory.pipeline.masks import otsu
+from svdstory.pipeline.attention import Call, RecordingCrossAttention
+from svdstory.pipeline.masks import SubjectMasks, otsu
+from svdstory.pipeline.methods import Method
 
 
 def test_batched_otsu_is_skimages():
@@ -17,3 +20,18 @@ def test_batched_otsu_is_skimages():
 
 def test_otsu_of_a_constant_row_is_its_value():
     assert otsu(torch.full((2, 64), 0.25)).tolist() == [0.25, 0.25]
+
+
+def test_large_queries_and_keys_do_not_overflow_in_half():
+    """q · k = 102,400, which float16 does not hold; an eighth of it does."""
+    attention = Attention(64, cross_attention_dim=64, heads=1, dim_head=64, bias=False)
+    for weight in attention.parameters():
+        weight.data = torch.eye(64) if weight.ndim > 1 else torch.zeros(64)
+    masks = SubjectMasks(torch.tensor([[1]]), 8, 8, "cpu")
+    call = Call(Method(), seed=0, halves=1, masks=masks, rows=[0], index=torch.tensor([0]))
+    text = torch.full((1, 3, 64), 40.0).half()
+    text[:, 2] = 0
+    with torch.no_grad():
+        RecordingCrossAttention(call)(attention.half(), torch.full((1, 4, 64), 40.0).half(), text)
+    masks.end_step(calls=1)
+    assert torch.allclose(masks.maps[0], torch.full((1, 1, 4), 0.5))

@@ -137,13 +137,34 @@ def test_random_reference_is_drawn_anew_for_each_step_and_layer_from_the_seed():
     assert relative_error(run(method).latents, run(Method()).latents) > 1e-4
 
 
+FREEU = dict(s1=0.6, s2=0.4, b1=1.1, b2=1.2)
+
+
 def test_freeu_is_the_one_diffusers_gives():
-    settings = dict(s1=0.6, s2=0.4, b1=1.1, b2=1.2)
+    unet, known, seen = copy.deepcopy(reference.unet()), conditioning(2), []
+    unet.enable_freeu(**FREEU)
+    run(Method(freeu=FreeU(**FREEU)), images=2, steps=1, guidance=1.0, on_step=seen.append)
+    scheduler = reference.scheduler()
+    scheduler.set_timesteps(1)
+    with torch.no_grad():
+        expected = unet(LATENTS[:2], scheduler.timesteps[0], **known.of(torch.arange(2), halves=1)).sample
+    assert relative_error(seen[0].noise_pred, expected) < 1e-5
+
+
+def test_a_callers_freeu_is_off_while_a_method_without_it_samples_and_then_on_again():
     unet = copy.deepcopy(reference.unet())
-    unet.enable_freeu(**settings)
-    expected = sample(unet, reference.scheduler(), conditioning(2), Method(), seed=3, steps=3, guidance=5.0,
-                      latents=LATENTS[:2])
-    assert torch.equal(run(Method(freeu=FreeU(**settings)), images=2, steps=3).latents, expected.latents)
+    unet.enable_freeu(**FREEU)
+    before = state_of(unet)[:2]
+    got = sample(unet, reference.scheduler(), conditioning(2), Method(), seed=3, steps=3, guidance=5.0,
+                 latents=LATENTS[:2])
+    assert torch.equal(got.latents, run(Method(), images=2, steps=3).latents)
+    assert state_of(unet)[:2] == before
+
+
+def test_counters_are_of_both_passes():
+    filtered = UNMASKED.model_copy(update={"filter_k": SpectralFilter(keep_top=6)})
+    once, twice = run(filtered, steps=4), run(filtered.model_copy(update={"feature_injection": True}), steps=4)
+    assert twice.counters["matrices"] == 2 * once.counters["matrices"] > 0
 
 
 def test_more_anchors_than_images_is_refused_before_sampling():
