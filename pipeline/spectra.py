@@ -5,8 +5,9 @@ The report's Figures 4.1 and 4.2 are drawn from them. A anchors, T tokens, C cha
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
+
+from .spectral import spectrum
 
 STEPS = (1, 5, 10, 20, 29)      # the report's iterations, counted from 0; at step 0 nothing is extended
 
@@ -31,7 +32,7 @@ class SpectraRecorder:
         """k, v: (halves × A, T, C) of one layer at one step."""
         if layer in self.layers and step in self.steps:
             for name, a in (("k", k), ("v", v)):
-                self.values[name, layer, step] = torch.linalg.svdvals(a[-anchors].float()).cpu()
+                self.values[name, layer, step] = spectrum(a[-anchors][None])[0].float().cpu()
 
     def tensors(self) -> dict[str, Tensor]:
         """`<k or v>.<layer>.<step>` -> (r,) float32, descending: as they are stored."""

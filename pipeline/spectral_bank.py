@@ -87,11 +87,12 @@ class SpectralBank:
         against the exact path, whose result that step gets.
         """
         if key not in self._holds:
-            exact = self._exactly(a, spec)
-            found = self._kept(key, a, reweight(a, spec, random_block(a, _first_block(spec, r=0)), self.tolerance / 2))
-            error = torch.inf if found is None else ((found - exact).float().norm(dim=(1, 2))
-                                                     / exact.float().norm(dim=(1, 2))).max()
-            self._holds[key] = bool(error <= self.tolerance)
+            self._holds[key], exact = False, self._exactly(a, spec)
+            found = reweight(a, spec, random_block(a, _first_block(spec, r=0)), self.tolerance / 2)
+            if found is not None:
+                filtered, _, block = found
+                error = (filtered - exact).float().norm(dim=(1, 2)) / exact.float().norm(dim=(1, 2))
+                self._holds[key], self._blocks[key] = bool(error.max() <= self.tolerance), block.to(a.dtype)
             return exact
         if not self._holds[key]:
             return None

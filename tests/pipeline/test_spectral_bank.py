@@ -124,6 +124,14 @@ def test_a_spectrum_below_one_is_untouched_by_the_fast_path_too():
     assert bank.counters()["untouched"] == 1
 
 
+def test_an_untouched_matrix_is_counted_once_a_step():
+    a = real_like(1, 320, 300).float() / 2000
+    bank = SpectralBank(SpectralFilter(reweight="log"), None, exact=False)
+    for step in (1, 2):
+        assert torch.equal(bank(0, a, a, step=step, heads=1)[0], a)
+        assert bank.counters()["untouched"] == bank.counters()["matrices"] == step
+
+
 def test_symmetric_product_is_the_product():
     x = torch.randn(2, 50, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = x + x.mT
