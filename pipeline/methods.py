@@ -44,6 +44,9 @@ class SpectralFilter(Strict):
             raise ValueError("alpha belongs to reweight: exp, and exp needs it: give both or neither")
         if self.steps is not None and not 0 <= self.steps[0] <= self.steps[1]:
             raise ValueError(f"steps {list(self.steps)}: give [first, last] with 0 <= first <= last")
+        if self.steps is not None and self.steps[0] == 0 and self.every > self.steps[1]:
+            raise ValueError(f"steps {list(self.steps)} with every {self.every} would do nothing: at step 0 there is no "
+                             "extended attention to filter. Start at step 1 or later")
         return self
 
     def acts_at(self, step: int) -> bool:
@@ -84,6 +87,8 @@ class Method(Strict):
              "extended_attention and feature_injection need n_anchors of at least 1"),
             (self.n_anchors and not (attends_anchors or self.feature_injection),
              f"n_anchors {self.n_anchors} would do nothing: it needs extended_attention or feature_injection"),
+            (self.query_blending and not (extended or self.feature_injection),
+             "query_blending would do nothing: it needs extended_attention or feature_injection"),
         ]
         broken = [message for wrong, message in rules if wrong]
         if broken:
