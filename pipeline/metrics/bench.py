@@ -18,17 +18,21 @@ from safetensors.numpy import save
 
 from svdstory.jobs.store import Attempt, Store
 
+from ..strict import InputError
+from . import world
 from .cache import EmbeddingCache
 from .registry import load_scorer
 from .stage import score_path, score_units
 
 IMAGES_IN_A_UNIT = 5
-SETTINGS = ("in the desert", "at the cafe", "in the mountains", "on the counter", "in the parking lot")
+# in the words of the miniature's world, which its own judges need and others read as well
+SUBJECT, SETTINGS = "a red fox", ("in the desert", "in the snow", "in a meadow", "under the sea", "in a living room")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds to score all images: first; with embeddings cached but no scores; with nothing to do. Peak in MiB.
+    """Seconds to score all images: first; with embeddings cached but no scores; with nothing to do. Peak in MiB:
+    of the process on a CPU, of what CUDA's allocator gave on a GPU.
 
     first_cpu_s is the processor time of the first, over all threads: what others at work on the machine don't change.
     """
@@ -56,8 +60,13 @@ class Timing:
 def time_scorer(name: str, images: int, size: int, device: str, batch: int = 64) -> Timing:
     """Score `images` pictures of size × size with random or staged weights. Writes only to a temporary folder.
 
-    The peak is the process's: run one scorer per process.
+    On a CPU the peak is the process's: run one scorer per process. Raises InputError for a size that it doesn't score.
     """
+    if name == "world" and size != world.SIDE:
+        raise InputError(f"scorer world: size {size}: it judges pictures of {world.SIDE} pixels a side alone. "
+                         f"Use --size {world.SIDE}.")
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
     with tempfile.TemporaryDirectory(prefix="svdstory-bench-") as place:
         store, load = Store(Path(place)), os.getloadavg()[0]
         keys = publish_pictures(store, images // IMAGES_IN_A_UNIT, size)
@@ -77,15 +86,16 @@ def time_scorer(name: str, images: int, size: int, device: str, batch: int = 64)
             if round_ == "first":
                 seconds.append(time.process_time() - cpu)
             assert not outcome.failed and len(outcome.scored) + len(outcome.fresh) == len(keys)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = (torch.cuda.max_memory_allocated(device) / 2**20 if device.startswith("cuda")
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return Timing(name, scorer.protocol["weights"], len(keys) * IMAGES_IN_A_UNIT, size, device,
                   torch.get_num_threads(), load, build, *seconds, peak)
 
 
 def build_network(scorer) -> None:
     """Networks are built at the first image: do it before the clock starts."""
-    network = getattr(scorer, "embedder", None) or scorer.network
-    _ = network.loaded if hasattr(type(network), "loaded") else network.model
+    holder = getattr(scorer, "embedder", None) or getattr(scorer, "network", scorer)
+    getattr(holder, next(name for name in ("model", "loaded", "clip", "judge") if hasattr(type(holder), name)))
 
 
 def publish_pictures(store: Store, units: int, size: int) -> list[str]:
@@ -99,8 +109,8 @@ def publish_pictures(store: Store, units: int, size: int) -> list[str]:
         files = {f"{i}.png": _told_apart(pictures[(unit * IMAGES_IN_A_UNIT + i) % 20], f"{key} {i}")
                  for i in range(IMAGES_IN_A_UNIT)}
         store.publish(key, {**files, "tensors.safetensors": save({"masks": masks})},
-                      {"set": {"name": f"set{unit}", "subject": "a bus"}, "images": IMAGES_IN_A_UNIT,
-                       "prompts": [f"A photo of a bus {where}" for where in SETTINGS]}, Attempt.here())
+                      {"set": {"name": f"set{unit}", "subject": SUBJECT}, "images": IMAGES_IN_A_UNIT,
+                       "prompts": [f"A photo of {SUBJECT} {where}" for where in SETTINGS]}, Attempt.here())
     return keys
 
 
