@@ -49,9 +49,9 @@ def _row(name: str, images: int, anchors: int, micro_batch: int | None, peak: in
 
 def default_cases() -> list[tuple[str, int, int, int | None]]:
     """Images at fixed micro-batch, micro-batch at fixed images, anchors; the default is all images at once."""
-    consistory = [(3, 2, 1), (10, 2, 1), (5, 1, 1), (5, 3, 1), (5, 2, 2), (5, 2, None)]
+    consistory = [(3, 2, 1), (6, 2, 1), (3, 1, 1), (4, 3, 1), (5, 2, 2), (5, 2, None)]
     return [("sdxl", 1, 0, 1), ("sdxl", 5, 0, None), *[("consistory", *case) for case in consistory],
-            ("consistory-no-query-blending", 5, 2, None), ("svd-log", 5, 2, 1), ("random-reference", 5, 0, None)]
+            ("consistory-no-query-blending", 5, 2, None), ("svd-log", 3, 2, 1), ("random-reference", 5, 0, None)]
 
 
 def activations(unet, method: Method, images: int, side: int, micro_batch: int | None) -> int:
