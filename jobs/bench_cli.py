@@ -110,6 +110,22 @@ def images(counts: Annotated[str, typer.Option(help="Numbers of images, separate
 
 
 @bench.command()
+def pictures(methods: Annotated[Optional[str], typer.Option(help="Names, separated by commas.")] = None,
+             steps: Annotated[int, typer.Option(min=1)] = 20, out: Folder = RESULTS):
+    """What the filter's fast paths change in the miniature's pictures, against the exact path.
+
+    Example: svdstory bench pictures --methods svd-log2
+    """
+    from svdstory.pipeline.bench.pictures import METHODS, SMALLEST, bench_pictures
+    from svdstory.pipeline.bench.record import save
+
+    _device("cpu")
+    rows = bench_pictures(tuple(methods.split(",")) if methods else METHODS, steps=steps)
+    save("pictures", rows, "cpu", out, f"The miniature, 4 images a set, {steps} steps, guidance 3, same seed; fast paths "
+         f"for ranks of {SMALLEST} and more, tolerance 1e-3. An infinite PSNR: the same pixels.")
+
+
+@bench.command()
 def scoring(scorer: Annotated[str, typer.Option(help="One: the peak memory is the process's.")] = "clipscore",
             count: Annotated[int, typer.Option("--images", min=5, help="How many pictures.")] = 1000,
             size: Annotated[int, typer.Option(min=64, help="Their side in pixels.")] = 1024, device: Device = None,

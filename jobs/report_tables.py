@@ -5,6 +5,7 @@ from .draft import Draft
 from .findings import Findings, better
 from .labels import method_label, metric_label
 from .places import Study
+from .statistics import Interval
 from .tables import statistics_rows, to_csv, to_latex
 
 
@@ -58,10 +59,9 @@ def answer_rows(answers: list[Answer]) -> list[list[str]]:
     """claim, contrast, difference, p, sets, verdict"""
     rows = []
     for a in answers:
-        d = a.difference
-        bounds = "" if d.low is None else f" [{d.low:+.3f}, {d.high:+.3f}]"
+        difference = told(a.difference, "+")
         contrast = f"{metric_label(a.metric)}: {method_label(a.claim.method)} − {method_label(a.claim.than)}"
-        rows.append([a.claim.claim, contrast, f"{d.mean:+.3f}{bounds}".replace("-", "−"), f"{a.p_holm:.2g}",
+        rows.append([a.claim.claim, contrast, difference.replace("-", "−"), f"{a.p_holm:.2g}",
                      str(a.sets), a.verdict])
     return rows
 
@@ -71,10 +71,15 @@ def number(findings: Findings, metric: str, method: str, group: str = "all") -> 
     interval, versus = findings.mean(metric, method, group), findings.versus(metric, method, group)
     if interval is None:
         return "-"
-    text = f"{interval.mean:.3f}"
-    if interval.low is not None:
-        text += f" [{interval.low:.3f}, {interval.high:.3f}]"
-    return text + (" †" if versus and versus.p_holm is not None and versus.p_holm < 0.05 else "")
+    return told(interval) + (" †" if versus and versus.p_holm is not None and versus.p_holm < 0.05 else "")
+
+
+def told(interval: Interval, sign: str = "") -> str:
+    """`0.312 [0.290, 0.334]`; with a decimal more where all is small, and no minus before a zero."""
+    values = [v for v in (interval.mean, interval.low, interval.high) if v is not None]
+    digits = 3 if max(map(abs, values)) >= 0.05 else 4
+    mean, *bounds = (f"{round(v, digits) + 0.0:{sign}.{digits}f}" for v in values)
+    return mean + (f" [{', '.join(bounds)}]" if bounds else "")
 
 
 def _plain(text: str) -> str:
