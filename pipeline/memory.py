@@ -1,4 +1,4 @@
-"""Peak memory of sampling with SDXL in float16, by formula. Imports without torch: `plan` uses it.
+"""Peak memory of sampling and decoding with SDXL in float16, by formula. Imports without torch: `plan` uses it.
 
 Fitted to `svdstory bench memory` (results/benchmarks/memory-*.json), within 10 % of every row there.
 """
@@ -8,10 +8,14 @@ from .modelspec import ModelSpec
 
 WEIGHTS = 4.78      # GiB, the UNet
 BESIDE = 2.4        # text encoders 1.6, VAE 0.2, CUDA context and workspaces 0.6
-ROW = 0.16          # one row of a UNet call (an image's one CFG half), at 1024 x 1024 pixels
+# At 1024 x 1024 pixels; a row is an image's one CFG half in a UNet call. The spectral filter has no term: it works
+# (0.25 an anchor) in layers where the anchors' rows are well below their peak.
+ROW = 0.16          # a row's activations
 ANCHOR = 0.41       # one anchor's keys and values of all layers, both halves, kept for a step
-JOINED = 0.02       # a row's keys and values joined with one anchor's, in the largest layer
-FILTER = 0.5        # working space of the spectral filter
+JOINED = 0.02       # a row's keys and values joined with one reference's, in the largest layer
+QUERIES = 0.105     # a row's plain queries of all layers, which query blending keeps: gone before the largest layer
+DECODING = 3.0      # one picture, in float32
+UPCAST = 0.16       # the VAE's weights in float32, beyond float16's
 
 
 def applies(model: ModelSpec) -> bool:
@@ -20,17 +24,31 @@ def applies(model: ModelSpec) -> bool:
 
 
 def peak_gib(method: Method, images: int, size: tuple[int, int], micro_batch: int | None) -> float:
-    """Predicted peak in GiB for a set; size: (width, height) in pixels."""
-    share, anchors = size[0] * size[1] / 1024**2, method.n_anchors
-    others = max(images - anchors, 0)
-    rows = 2 * max(anchors, min(others, micro_batch or max(others, 1)))
-    references = ANCHOR * anchors + JOINED * anchors * rows
-    filtered = FILTER if method.filter_k or method.filter_v else 0.0
-    return WEIGHTS + BESIDE + filtered + share * (ROW * rows + references)
+    """Predicted peak in GiB for a set, while it samples or decodes; size: (width, height) in pixels."""
+    decoding = UPCAST + DECODING * share(size)
+    return WEIGHTS + BESIDE + max(sampling_gib(method, images, size, micro_batch), decoding)
+
+
+def sampling_gib(method: Method, images: int, size: tuple[int, int], micro_batch: int | None) -> float:
+    """What sampling needs beyond the weights. With random reference a step is one call, whatever the micro-batch."""
+    extended, random = method.extended_attention != "off", method.reference == "random"
+    others = images - method.n_anchors
+    rows = 2 * (images if random else max(method.n_anchors, min(others, micro_batch or others)))
+    kept = ANCHOR * method.n_anchors if extended and not random else 0.0
+    joined = JOINED * (1 if random else method.n_anchors) if extended else 0.0
+    return share(size) * (kept + rows * (ROW + max(joined, QUERIES if method.query_blending else 0.0)))
+
+
+def share(size: tuple[int, int]) -> float:
+    """The area, in that of 1024 x 1024 pixels."""
+    return size[0] * size[1] / 1024**2
 
 
 def largest_micro_batch(method: Method, images: int, size: tuple[int, int], card_gib: float) -> int | None:
-    """The most images per UNet call, besides the anchors, that a card holds; None where not even one fits."""
+    """The most images per UNet call, besides the anchors, that a card holds; None where not even one fits.
+
+    With random reference it is all of them or None.
+    """
     fits = [m for m in range(1, max(images - method.n_anchors, 1) + 1)
             if peak_gib(method, images, size, m) <= 0.95 * card_gib]
     return max(fits, default=None)
