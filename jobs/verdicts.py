@@ -3,7 +3,7 @@
 from .findings import Findings, better
 from .labels import method_label, metric_label
 from .places import Study, is_random
-from .report_tables import groups_of
+from .report_tables import groups_of, told
 
 ALPHA = 0.05
 
@@ -70,10 +70,8 @@ def _told(findings: Findings, metric: str, method: str, group: str) -> str:
 
 
 def _difference(versus) -> str:
-    d = versus.difference
-    bounds = "" if d.low is None else f" [{d.low:+.3f}, {d.high:+.3f}]"
     p = "" if versus.p_holm is None else f", Holm p = {versus.p_holm:.2g}"
-    return f"{d.mean:+.3f}{bounds}{p}, n = {versus.sets}".replace("-", "−")
+    return f"{told(versus.difference, '+')}{p}, n = {versus.sets}".replace("-", "−")
 
 
 def _sets(n: int) -> str:

@@ -26,7 +26,8 @@ def draw_kv_grid(material: Material):
         means = {(k, v): material.findings.mean(metric, m) for (k, v), m in points.items()}
         table = np.array([[means[k, v].mean if means.get((k, v)) else np.nan for v in vs] for k in ks])
         sign = better(metric)
-        draw_table(panel, table * sign, table, "{:.3f}", material)
+        digits = 3 if np.nanmax(np.abs(table), initial=0) >= 0.05 else 4
+        draw_table(panel, table * sign, table, f"{{:.{digits}f}}", material)
         panel.set_xticks(range(len(vs)), [f"{v * 100:g} %" for v in vs])
         panel.set_yticks(range(len(ks)), [f"{k * 100:g} %" for k in ks])
         panel.set_xlabel(material.word("share of V"))

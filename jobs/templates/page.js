@@ -83,8 +83,11 @@ function tableRow(m, axes) {
 
 function numberCell([mean, low, high, gap, gapLow, gapHigh, p], better) {
   if (mean === null) return make("td", {}, "-");
-  const cell = make("td", {}, mean.toFixed(3), " ");
-  if (low !== null) cell.append(make("small", {}, `[${low.toFixed(3)}, ${high.toFixed(3)}]`));
+  const digits = Math.max(...[mean, low, high].map(Math.abs)) < 0.05 ? 4 : 3;  // as in report.md
+  const told = (x) => x.toFixed(digits).replace("-", "−").replace(/^−(?=[0.]*$)/, "");
+  const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits);
+  const cell = make("td", {}, told(mean), " ");
+  if (low !== null) cell.append(make("small", {}, `[${told(low)}, ${told(high)}]`));
   if (gap !== null) {
     const sure = p !== null && p < 0.05 ? (gap * better > 0 ? "better" : "worse") : "";
     const bounds = gapLow === null ? "" : ` [${signed(gapLow)}, ${signed(gapHigh)}]`;
@@ -92,8 +95,6 @@ function numberCell([mean, low, high, gap, gapLow, gapHigh, p], better) {
   }
   return cell;
 }
-
-const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(3);
 
 // ---- the browser of sets
 
