@@ -51,7 +51,7 @@ class Answer:
         if 0.5 ** (self.sets - 1) >= ALPHA:          # the least p that so many sets can give
             return "too few sets"
         if self.claim.expected is None:
-            return {"same": "no difference shown"}.get(self.found, self.found)
+            return {"same": "not shown"}.get(self.found, self.found)
         if self.claim.expected == "same" == self.found:
             return "not contradicted"                # few sets show no difference where there may be one
         if self.found == self.claim.expected:
