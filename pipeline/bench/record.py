@@ -16,16 +16,21 @@ import torch
 
 
 def environment(device: str) -> dict:
-    """Versions, device, load and git revision."""
-    return {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "device": device_name(device), "python": platform.python_version(),
+    """Versions, device, processor, load and git revision."""
+    return {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "device": device_name(device), "processor": processor(),
+            "python": platform.python_version(),
             **{name: _version(name) for name in ("svdstory", "torch", "diffusers")},
             "threads": torch.get_num_threads(), "cores": os.cpu_count(), "load_average": os.getloadavg()[0],
             "git": _revision()}
 
 
 def device_name(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
+    """The card's name, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+
+
+def processor() -> str:
+    """The CPU's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

@@ -46,7 +46,7 @@ def test_a_unit_tells_the_micro_batch_and_the_device_it_was_made_with(plan, tmp_
     store, [key] = Store(tmp_path / "run"), list(plan.units)
     assert worker.work(plan, store, [key], device="cpu", micro_batch=1).made == [key]
     manifest = store.manifest(key)
-    assert manifest["micro_batch"] == 1 and manifest["device"]
+    assert manifest["micro_batch"] == 1 and manifest["device"] == "cpu"
 
 
 def test_spectra_are_recorded_with_the_micro_batch_that_fits(plan, tmp_path, monkeypatch):
