@@ -45,7 +45,7 @@ def spectral(device: Device = None, out: Folder = RESULTS,
 
 @bench.command()
 def step(device: Device = None, out: Folder = RESULTS,
-         methods: Annotated[Optional[str], typer.Option(help="Names, separated by commas; the first is the measure.")] = None,
+         methods: Annotated[Optional[str], typer.Option(help="Names, separated by commas; sdxl is always measured.")] = None,
          images: Annotated[int, typer.Option(min=3)] = 5,
          size: Annotated[Optional[int], typer.Option(help="Pixels a side. Default: 1024 on a GPU, 256 on a CPU.")] = None,
          micro_batch: Annotated[Optional[int], typer.Option(min=1)] = None,
