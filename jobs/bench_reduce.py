@@ -106,7 +106,9 @@ def timed(run: Path, name: str) -> dict:
             "r = reduce(Path(sys.argv[1])); import resource; "
             "print(len(r.made), len(r.kept), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"reduce of {run} failed:\n{done.stderr[-4000:]}")
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - began
     made, kept, peak = map(int, done.stdout.split())
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
