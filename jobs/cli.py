@@ -72,7 +72,7 @@ def run(experiment: ExperimentName = "demo", model: Model = None, out: Out = Non
 
 def finish(folder: Path, plan, device: str | None) -> None:
     """Score and reduce a run; exit status 1 if anything that it asks for is missing."""
-    from svdstory.pipeline.metrics.stage import score_plan
+    from svdstory.pipeline.metrics.stage import score_with_each
 
     from .reduce import reduce
     from .score_cli import score_with_progress
@@ -80,7 +80,7 @@ def finish(folder: Path, plan, device: str | None) -> None:
     def score(name: str) -> int:
         return score_with_progress(folder, plan, name, device=device, allow_random=bool(plan.model.note))
 
-    unscored = score_plan(plan, score, lambda text: typer.echo(text, err=True))
+    unscored = score_with_each(plan.scorers, score, lambda text: typer.echo(text, err=True))
     result = reduce(folder)
     typer.echo(result.summary)
     raise typer.Exit(0 if result.complete and not unscored else 1)
@@ -120,16 +120,14 @@ def memory_lines(plan) -> list[str]:
         return []
     lines = []
     for card in (16, 32):
-        too_large, fewest, split = set(), 10**9, False
-        for name, method in plan.methods.items():
-            for images in {len(prompts.settings) for prompts in plan.sets.values()}:
-                fits = memory.largest_micro_batch(method, images, plan.size, card)
-                if fits is None:
-                    too_large.add(name)
-                elif fits < images - method.n_anchors:
-                    fewest, split = min(fewest, fits), True
-        said = (f"too small for {', '.join(sorted(too_large))}" if too_large else
-                f"takes micro-batches, of {fewest} images for the largest" if split else "holds whole sets")
+        fits = {(name, images): memory.largest_micro_batch(method, images, plan.size, card)
+                for name, method in plan.methods.items()
+                for images in {len(prompts.settings) for prompts in plan.sets.values()}}
+        too_large = sorted({name for (name, _), most in fits.items() if most is None})
+        parts = [most for (name, images), most in fits.items()
+                 if most is not None and most < images - plan.methods[name].n_anchors]
+        said = (f"too small for {', '.join(too_large)}" if too_large else
+                f"takes micro-batches, of {min(parts)} images for the largest" if parts else "holds whole sets")
         lines.append(f"{card} GB card  {said}")
     return lines
 

@@ -28,20 +28,18 @@ def score(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.
     Scorers: clipscore, clip-i, dreamsim (also dreamsim:dino_vitb16, ...), background, layout. Run it again to go on
     where it was stopped. Exit status 1 if a finished unit could not be scored, or a scorer's weights are not there.
     """
-    from svdstory.pipeline.metrics import staging
+    from svdstory.pipeline.metrics.stage import score_with_each
 
     from .plan import plan_path, read_plan
 
     plan = read_plan(plan_path(run))
-    names = list(dict.fromkeys(scorer or plan.scorers))
-    folder = weights or staging.default_folder()
-    absent = [name for name in names if staging.missing(name, folder) and not allow_random]  # unknown names are errors
-    for name in absent:
-        typer.echo(f"{name} is left out: its weights are not in {folder}. On a node with internet: svdstory prefetch "
-                   f"--scorer {name}. With random ones, marked as such everywhere: --allow-random", err=True)
-    failed = sum(score_with_progress(run, plan, name, device=device, weights=weights, batch=batch,
-                                     allow_random=allow_random) for name in names if name not in absent)
-    raise typer.Exit(1 if failed or absent else 0)
+
+    def score_with(name: str) -> int:
+        return score_with_progress(run, plan, name, device=device, weights=weights, batch=batch,
+                                   allow_random=allow_random)
+
+    unscored = score_with_each(scorer or plan.scorers, score_with, lambda text: typer.echo(text, err=True))
+    raise typer.Exit(1 if unscored else 0)
 
 
 def score_with_progress(run: Path, plan, name: str, *, device: str | None = None, weights: Path | None = None,

@@ -143,7 +143,7 @@ def run_reduce(submission: str) -> None:
     Before its time limit it is queued again, if this turn has scored anything: scores are kept.
     """
     from svdstory.jobs.reduce import reduce
-    from svdstory.pipeline.metrics.stage import score_plan, score_run
+    from svdstory.pipeline.metrics.stage import score_with_each, score_run
 
     place = Submission(Path(submission))
     run = place.folder.parents[1]
@@ -163,7 +163,7 @@ def run_reduce(submission: str) -> None:
                             report=lambda key, state: scored.append(key) if state == "scored" else None)
         return len(outcome.failed)
 
-    unscored = score_plan(plan, score, say)
+    unscored = score_with_each(plan.scorers, score, say)
     result = reduce(run, report=say)
     say(result.summary)
     if plan_path(run) != run / place.intent["plan"]:

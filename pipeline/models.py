@@ -59,6 +59,12 @@ def choose_device(wanted: str | None = None) -> torch.device:
     return place
 
 
+def device_name(device: torch.device | str) -> str:
+    """The card's name, or `cpu`."""
+    place = torch.device(device)
+    return torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
+
+
 def missing_kernels(capability: tuple[int, int], arch_list: list[str]) -> str:
     """Why a GPU of that capability cannot run this torch, with the wheel to install; empty if it can.
 

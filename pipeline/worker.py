@@ -21,10 +21,9 @@ from svdstory.jobs.plan import Cell, Plan
 from svdstory.jobs.store import Attempt, Store
 
 from . import memory
-from .bench.record import device_name
 from .generation import Generated, NotFinite, generate
 from .methods import Method
-from .models import Model, load_model
+from .models import Model, device_name, load_model
 
 FATAL = ("disk full", "bad node")      # causes after which the next unit would fail too
 # PyTorch's own error has a class; CUDA, its libraries (cuBLAS, cuSOLVER, cuDNN) and the CPU's allocator have words
@@ -105,7 +104,7 @@ def make_unit(plan: Plan, cell: Cell, store: Store, model: Model, attempt: Attem
                     "scheduler": plan.scheduler},
         "model": {"name": plan.model.name, **plan.model.content(), "note": plan.model.note},
         "images": len(made.images), "counters": made.counters, "times": {"began": began, "ended": time.time()},
-        "device": device_name(str(model.device)), "micro_batch": micro_batch, "versions": versions(), "code": code_revision(),
+        "device": device_name(model.device), "micro_batch": micro_batch, "versions": versions(), "code": code_revision(),
     }
     store.publish(cell.key, files, manifest, attempt)
 

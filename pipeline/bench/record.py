@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from ..models import device_name
+
 
 def environment(device: str) -> dict:
     """Versions, device, processor, load and git revision."""
@@ -22,11 +24,6 @@ def environment(device: str) -> dict:
             **{name: _version(name) for name in ("svdstory", "torch", "diffusers")},
             "threads": torch.get_num_threads(), "cores": os.cpu_count(), "load_average": os.getloadavg()[0],
             "git": _revision()}
-
-
-def device_name(device: str) -> str:
-    """The card's name, or `cpu`."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
 
 
 def processor() -> str:

@@ -20,11 +20,12 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load
 
-from svdstory.jobs.plan import Plan, plan_path, read_plan
+from svdstory.jobs.plan import plan_path, read_plan
 from svdstory.jobs.store import Store
 
 from ..strict import InputError, canonical, digest
 from .cache import EmbeddingCache
+from .names import parts
 from .registry import load_scorer
 from .scorer import Scorer, UnitImages, Values
 
@@ -57,14 +58,16 @@ def score_run(run: Path, name: str, *, device: str = "cpu", weights: Path | None
         cache.flush()
 
 
-def score_plan(plan: Plan, score: Callable[[str], int], say: Callable[[str], None]) -> int:
-    """Score with each of a plan's scorers. Returns how many units, or whole scorers, have no numbers.
+def score_with_each(names: Iterable[str], score: Callable[[str], int], say: Callable[[str], None]) -> int:
+    """Score with each of some scorers. Returns how many units, or whole scorers, have no numbers.
 
     `score(name)` scores with one and returns the number of units that it could not score. A scorer whose weights are
-    not staged is left out, and said: numbers are never made up.
+    not staged is left out, and said: numbers are never made up. Raises InputError for an unknown one, before any work.
     """
-    unscored = 0
-    for name in plan.scorers:
+    names, unscored = list(dict.fromkeys(names)), 0
+    for name in names:
+        parts(name)
+    for name in names:
         try:
             unscored += score(name)
         except InputError as error:

@@ -2,7 +2,6 @@
 
 import io
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from svdstory.jobs.store import Attempt, Store
 from svdstory.pipeline.metrics.cache import EmbeddingCache
 from svdstory.pipeline.metrics.precision import full_precision
 from svdstory.pipeline.metrics.registry import load_scorer
-from svdstory.pipeline.metrics.stage import load_unit, read_score, score_path, score_plan, score_units
+from svdstory.pipeline.metrics.stage import load_unit, read_score, score_path, score_units, score_with_each
 from svdstory.pipeline.strict import InputError
 
 
@@ -160,6 +159,10 @@ def test_a_scorer_that_is_not_staged_is_left_out_and_counted_and_the_next_one_me
             raise InputError("its weights are missing")
         return 2
 
-    plan = SimpleNamespace(scorers=("dreamsim", "clipscore:tiny"))
-    assert score_plan(plan, score, said.append) == 3
+    assert score_with_each(["dreamsim", "clipscore:tiny"], score, said.append) == 3
     assert asked == ["dreamsim", "clipscore:tiny"] and said == ["dreamsim is left out: its weights are missing"]
+
+
+def test_an_unknown_scorer_is_an_error_before_any_other_measures():
+    with pytest.raises(InputError, match="unknown scorer 'clipscor'"):
+        score_with_each(["clipscore:tiny", "clipscor"], lambda name: 1 / 0, print)
