@@ -7,7 +7,7 @@ import resource
 import tempfile
 import time
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from ..strict import InputError
 from . import world
 from .cache import EmbeddingCache
 from .registry import load_scorer
-from .stage import score_path, score_units
+from .scorer import Scorer, UnitImages
+from .stage import load_unit, score_path, score_units
 
 IMAGES_IN_A_UNIT = 5
 # in the words of the miniature's world, which its own judges need and others read as well
-SUBJECT, SETTINGS = "a red fox", ("in the desert", "in the snow", "in a meadow", "under the sea", "in a living room")
+SUBJECT, SETTINGS = "a cat", ("in the desert", "in the snow", "in a meadow", "under the sea", "in a living room")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def time_scorer(name: str, images: int, size: int, device: str, batch: int = 64)
         keys = publish_pictures(store, images // IMAGES_IN_A_UNIT, size)
         cache = EmbeddingCache(store.run / "scores" / "embeddings")
         scorer, build = load_scorer(name, device, cache=cache, allow_random=True, batch=batch), time.perf_counter()
-        build_network(scorer)
+        warm_up(scorer, load_unit(store, keys[0], store.manifest(keys[0])))
         build = time.perf_counter() - build
         seconds, cpu = [], time.process_time()
         for round_ in ("first", "cached", "again"):
@@ -92,10 +93,10 @@ def time_scorer(name: str, images: int, size: int, device: str, batch: int = 64)
                   torch.get_num_threads(), load, build, *seconds, peak)
 
 
-def build_network(scorer) -> None:
-    """Networks are built at the first image: do it before the clock starts."""
-    holder = getattr(scorer, "embedder", None) or getattr(scorer, "network", scorer)
-    getattr(holder, next(name for name in ("model", "loaded", "clip", "judge") if hasattr(type(holder), name)))
+def warm_up(scorer: Scorer, unit: UnitImages) -> None:
+    """Networks are built at the first image: score one unit before the clock starts, under hashes that none has."""
+    values = scorer.score(replace(unit, hashes=tuple(sha[::-1] for sha in unit.hashes)))
+    assert values, f"{scorer.name} has no numbers for the pictures that it is timed on"
 
 
 def publish_pictures(store: Store, units: int, size: int) -> list[str]:
