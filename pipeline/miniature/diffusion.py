@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from torch import nn
 
+from ..strict import InputError
 from .architecture import TIME_IDS, build_scheduler, build_text_encoders, build_unet, embed_prompts
 from .latents import LatentPool
 from .muon import Muon
@@ -197,10 +198,10 @@ class DiffusionTraining:
 
 
 def averaged_denoiser(state: Path) -> Denoiser:
-    """The averaged weights of the training in `state`, on the CPU. Raises FileNotFoundError if there is none."""
+    """The averaged weights of the training in `state`, on the CPU. Raises InputError if there is none."""
     saved = load_checkpoint(state / "unet.pt", torch.device("cpu"))
     if saved is None:
-        raise FileNotFoundError(f"{state / 'unet.pt'}: no UNet has been trained here yet. Run the part `unet` first.")
+        raise InputError(f"{state / 'unet.pt'}: no UNet has been trained here yet. Run the part `unet` first.")
     denoiser = Denoiser()
     denoiser.load_state_dict(saved["average"])
     return denoiser.requires_grad_(False).eval()

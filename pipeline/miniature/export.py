@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 
+from ..strict import InputError
 from .architecture import build_pipeline
 from .diffusion import Denoiser
 from .tokens import write_plain_vocabulary
@@ -50,11 +51,11 @@ def _load_in_fp32_unless_told(config: Path) -> None:
 def ship(out: Path, folder: Path) -> int:
     """Publish a training's results as one folder: the pipeline, `judges` and the log. Returns its size in bytes.
 
-    Raises FileNotFoundError for a part that has not been trained yet.
+    Raises InputError for a part that has not been trained yet.
     """
     for name in ("miniature/model_index.json", "judges/judge.safetensors", "judges/clip.safetensors", "training.log"):
         if not (out / name).exists():
-            raise FileNotFoundError(f"{out / name}: not there yet, nothing is shipped. Train the missing part first.")
+            raise InputError(f"{out / name}: not there yet, nothing is shipped. Train the missing part first.")
     shutil.copytree(out / "miniature", folder, dirs_exist_ok=True)
     shutil.copytree(out / "judges", folder / "judges", dirs_exist_ok=True)
     shutil.copy(out / "training.log", folder / "training.log")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from ..strict import InputError
 from .autoencoder import train_decoder, train_vae
 from .clip import train_clip
 from .diffusion import DiffusionTraining, averaged_denoiser
@@ -31,8 +32,8 @@ def train(out: Path, minutes: float, resume: bool = True, device: str = "auto", 
     """Train `parts` in `minutes` of wall-clock time and export what is ready to `out`.
 
     The minutes are split over the asked parts in the proportion of SHARES. `batch` and `workers` (processes that
-    render) default to 16 and 0 on a CPU, 256 and the number of cores on a GPU. Raises FileExistsError if there is a
-    state in `out` and `resume` is off, ValueError for an unknown part.
+    render) default to 16 and 0 on a CPU, 256 and the number of cores on a GPU. Raises InputError if there is a
+    state in `out` and `resume` is off, and for an unknown part.
     """
     out = Path(out)
     _check(out, resume, parts)
@@ -77,6 +78,6 @@ def _train_unet(out: Path, training: DiffusionTraining) -> None:
 def _check(out: Path, resume: bool, parts: tuple[str, ...]) -> None:
     for part in parts:
         if part not in PARTS:
-            raise ValueError(f"train: unknown part {part!r}, expected some of {', '.join(PARTS)}.")
+            raise InputError(f"train: unknown part {part!r}, expected some of {', '.join(PARTS)}.")
     if not resume and (out / "state").exists():
-        raise FileExistsError(f"{out / 'state'} holds a training already. Choose another folder, or resume it.")
+        raise InputError(f"{out / 'state'} holds a training already. Choose another folder, or resume it.")

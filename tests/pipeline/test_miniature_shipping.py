@@ -6,6 +6,7 @@ import pytest
 from svdstory.pipeline.miniature import WEIGHTS
 from svdstory.pipeline.miniature.evaluation import SET_SIZE, SETS, agreement, evaluate, evaluation_views, set_prompts
 from svdstory.pipeline.miniature.export import ship
+from svdstory.pipeline.strict import InputError
 from svdstory.pipeline.world import KINDS, SCENE_NAMES, all_captions, caption, render
 from svdstory.pipeline.world.truth import true_reading
 
@@ -33,7 +34,7 @@ def test_pipeline_judges_and_log_are_shipped_together_readable_for_all(tmp_path)
 def test_nothing_is_shipped_while_a_part_is_missing(tmp_path):
     out = trained(tmp_path / "out")
     (out / "judges" / "clip.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="clip.safetensors: not there yet, nothing is shipped"):
+    with pytest.raises(InputError, match="clip.safetensors: not there yet, nothing is shipped"):
         ship(out, tmp_path / "weights")
     assert not (tmp_path / "weights").exists()
 

@@ -10,6 +10,7 @@ from svdstory.pipeline.miniature.muon import Muon, orthogonalised
 from svdstory.pipeline.miniature.progress import Clock, Log, learning_rate, load_checkpoint, save_atomically
 from svdstory.pipeline.miniature.replicas import Replicas
 from svdstory.pipeline.miniature.stream import batches, picture
+from svdstory.pipeline.strict import InputError
 from torch import nn
 
 CPU = torch.device("cpu")
@@ -119,13 +120,13 @@ def test_finished_training_asked_for_again_warms_up_anew_with_the_new_minutes(tm
 
 
 def test_unknown_parts_and_a_state_that_is_there_already_are_refused_before_anything_runs(tmp_path):
-    with pytest.raises(ValueError, match="unknown part 'gan', expected some of vae, unet"):
+    with pytest.raises(InputError, match="unknown part 'gan', expected some of vae, unet"):
         training.train(tmp_path, 1.0, parts=("gan",))
     (tmp_path / "state").mkdir()
-    with pytest.raises(FileExistsError, match="holds a training already"):
+    with pytest.raises(InputError, match="holds a training already"):
         training.train(tmp_path, 1.0, resume=False)
 
 
 def test_averaged_weights_before_any_training_is_an_error_that_names_the_part_to_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match="Run the part `unet` first"):
+    with pytest.raises(InputError, match="Run the part `unet` first"):
         averaged_denoiser(tmp_path)
