@@ -2,9 +2,10 @@
 stand for consistency, alignment, leakage and layout."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
+from .claims import Answer, Claim, answer
 from .measurements import higher_is_better
 from .places import Study
 from .statistics import Comparison, Interval, Summary, compare, summarise
@@ -20,11 +21,12 @@ AXES = {   # what is asked -> the metrics that answer it, best first (the miniat
 
 @dataclass(frozen=True)
 class Findings:
-    """Summaries and comparisons of all metrics. baseline: what methods are compared to."""
+    """Summaries and comparisons of all metrics. baseline: what methods are compared to; answers: to the claims."""
 
     baseline: str
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...]
+    answers: tuple[Answer, ...] = ()
 
     @cached_property
     def _summary(self) -> dict[tuple[str, str, str], Summary]:
@@ -77,11 +79,14 @@ def find(study: Study) -> Findings:
     """Compute them: a few seconds for thousands of cells."""
     cells, baseline = study.measured.cells, baseline_of(study)
     comparisons = compare(cells, baseline) if cells else []
-    return Findings(baseline, tuple(summarise(cells)), tuple(comparisons))
+    found = Findings(baseline, tuple(summarise(cells)), tuple(comparisons))
+    return replace(found, answers=tuple(answer(cells, found.axes)))
 
 
 def to_json(findings: Findings) -> bytes:
-    return json.dumps(asdict(findings), indent=0, sort_keys=True).encode()
+    content = asdict(replace(findings, answers=())) | {
+        "answers": [{**asdict(a), "claim": a.claim.model_dump(), "verdict": a.verdict} for a in findings.answers]}
+    return json.dumps(content, indent=0, sort_keys=True).encode()
 
 
 def from_json(content: bytes) -> Findings:
@@ -90,4 +95,6 @@ def from_json(content: bytes) -> Findings:
         return Interval(**value) if value else None
     return Findings(read["baseline"],
                     tuple(Summary(**{**s, "interval": interval(s["interval"])}) for s in read["summaries"]),
-                    tuple(Comparison(**{**c, "difference": interval(c["difference"])}) for c in read["comparisons"]))
+                    tuple(Comparison(**{**c, "difference": interval(c["difference"])}) for c in read["comparisons"]),
+                    tuple(Answer(Claim(**a["claim"]), a["metric"], interval(a["difference"]), a["p_holm"], a["sets"],
+                                 a["found"]) for a in read["answers"]))

@@ -14,7 +14,6 @@ from pathlib import Path
 import jinja2
 from PIL import Image
 
-from .claims import answer
 from .experiment import shipped_experiments
 from .findings import Findings, better
 from .labels import method_label, metric_label
@@ -57,7 +56,7 @@ def write_page(page: Page) -> bytes:
                for name, caption in page.drawn.items()]
     return environment().get_template("page.html.j2").render(
         page=page, plan=page.study.plan, verdicts=verdicts(page.study, page.findings),
-        answers=answer_rows(answer(page.study.measured.cells, page.findings.axes)), figures=figures,
+        answers=answer_rows(page.findings.answers), figures=figures,
         overview=preview(page.folder / "overview.png"), data=embedded(run_data(page)), css=_text("page.css"),
         js=_text("page.js"), blocks=[_block_json(path) for path in blocks] if inline else []).encode()
 

@@ -1,6 +1,8 @@
 """The tables of a report: statistics.csv, LaTeX for each group of sets, and report.md for a repository."""
 
-from .claims import Answer, answer
+from collections.abc import Sequence
+
+from .claims import Answer
 from .draft import Draft
 from .findings import Findings, better
 from .labels import method_label, metric_label
@@ -43,19 +45,18 @@ def markdown(study: Study, findings: Findings, setting: str, counts: str, captio
             cells = [number(findings, metric, method) for metric in axes.values()]
             lines.append(f"| {_plain(method_label(method))} | " + " | ".join(cells) + f" | {sets} |")
         lines.append("")
-    answers = answer(study.measured.cells, axes)
-    if answers:
+    if findings.answers:
         lines += ["What the report claims for SDXL, asked of this run: paired differences over prompt sets with 95 % "
                   "bootstrap intervals; p by Wilcoxon, Holm-corrected for all claims here.", "",
                   "| claim | contrast | difference | p | sets | |", "|---|---|---|---:|---:|---|"]
-        lines += ["| " + " | ".join(cells) + " |" for cells in answer_rows(answers)] + [""]
+        lines += ["| " + " | ".join(cells) + " |" for cells in answer_rows(findings.answers)] + [""]
     lines += ["![All sets and methods](overview.png)", ""]
     for name, caption in captions.items():
         lines += [f"## {name}", "", caption, "", f"![{name}](figures/{name}.png)", ""]
     return "\n".join(lines)
 
 
-def answer_rows(answers: list[Answer]) -> list[list[str]]:
+def answer_rows(answers: Sequence[Answer]) -> list[list[str]]:
     """claim, contrast, difference, p, sets, verdict"""
     rows = []
     for a in answers:
