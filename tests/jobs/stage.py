@@ -77,7 +77,7 @@ class Act:
         """The same fault seen by another study: a row of its own in the table."""
         self.name, self._fault = f"{self.name} {words}", (f"{self._fault[0]}, {words}", self._fault[1])
 
-    def recovered(self, study: Study, how: str, seconds: float = 480) -> None:
+    def recovered(self, study: Study, how: str, seconds: float = 240) -> None:
         """Wait until the run is complete and quiet; its report must equal the undisturbed one."""
         until(
             f"{self.name}: all units and a report of them", lambda: any(s.reduced for s in study.submissions), seconds
