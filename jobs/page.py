@@ -56,7 +56,7 @@ def write_page(page: Page) -> bytes:
                for name, caption in page.drawn.items()]
     return environment().get_template("page.html.j2").render(
         page=page, plan=page.study.plan, verdicts=verdicts(page.study, page.findings),
-        answers=answer_rows(page.findings.answers), figures=figures,
+        answers=answer_rows(page.findings.answers, page.study), figures=figures,
         overview=preview(page.folder / "overview.png"), data=embedded(run_data(page)), css=_text("page.css"),
         js=_text("page.js"), blocks=[_block_json(path) for path in blocks] if inline else []).encode()
 

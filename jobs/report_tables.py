@@ -6,7 +6,7 @@ from .claims import Answer
 from .draft import Draft
 from .findings import Findings, better
 from .labels import method_label, metric_label
-from .places import Study
+from .places import Study, is_random
 from .statistics import Interval
 from .tables import statistics_rows, to_csv, to_latex
 
@@ -49,21 +49,22 @@ def markdown(study: Study, findings: Findings, setting: str, counts: str, captio
         lines += ["What the report claims for SDXL, asked of this run: paired differences over prompt sets with 95 % "
                   "bootstrap intervals; p by Wilcoxon, Holm-corrected for all claims here.", "",
                   "| claim | contrast | difference | p | sets | |", "|---|---|---|---:|---:|---|"]
-        lines += ["| " + " | ".join(cells) + " |" for cells in answer_rows(findings.answers)] + [""]
+        lines += ["| " + " | ".join(cells) + " |" for cells in answer_rows(findings.answers, study)] + [""]
     lines += ["![All sets and methods](overview.png)", ""]
     for name, caption in captions.items():
         lines += [f"## {name}", "", caption, "", f"![{name}](figures/{name}.png)", ""]
     return "\n".join(lines)
 
 
-def answer_rows(answers: Sequence[Answer]) -> list[list[str]]:
-    """claim, contrast, difference, p, sets, verdict"""
+def answer_rows(answers: Sequence[Answer], study: Study) -> list[list[str]]:
+    """claim, contrast, difference, p, sets, verdict; numbers of random weights have none"""
     rows = []
     for a in answers:
         difference = told(a.difference, "+")
         contrast = f"{metric_label(a.metric)}: {method_label(a.claim.method)} − {method_label(a.claim.than)}"
-        rows.append([a.claim.claim, contrast, difference.replace("-", "−"), f"{a.p_holm:.2g}",
-                     str(a.sets), a.verdict])
+        random = is_random(study.measured.protocols.get(a.metric, {}))
+        rows.append([a.claim.claim, contrast, difference.replace("-", "−"), f"{a.p_holm:.2g}", str(a.sets),
+                     "random weights" if random else a.verdict])
     return rows
 
 

@@ -1,5 +1,7 @@
 """The report's claims asked of numbers whose answer is known."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from svdstory.jobs.claims import Claim, answer, claims
@@ -56,10 +58,15 @@ def test_the_shipped_claims_are_about_methods_that_the_study_has():
     assert {m for claim in claims() for m in (claim.method, claim.than)} <= set(methods)
 
 
-def test_a_row_names_both_methods_and_the_interval():
+def study_of(weights):
+    return SimpleNamespace(measured=SimpleNamespace(protocols={"identity_distance": {"weights": weights}}))
+
+
+def test_a_row_names_both_methods_and_the_interval_and_random_weights_have_no_verdict():
     found = answer(cells("identity_distance", "a", NEAR) + cells("identity_distance", "b", FAR), AXES, asked("better"))
-    row = answer_rows(found)[0]
+    row = answer_rows(found, study_of("sha256"))[0]
     assert row[1] == "Identity distance: a − b" and row[2].startswith("−0.6") and "[−0.6" in row[2] and row[-1] == "yes"
+    assert answer_rows(found, study_of("random (no weights staged)"))[0][-1] == "random weights"
 
 
 def test_of_five_sets_nothing_is_said():
