@@ -130,4 +130,4 @@ if CONTROL:
     stub("safetensors.torch", save=save)
     stub("svdstory.pipeline.generation", Generated=object, NotFinite=NotFinite, generate=generate)
     stub("svdstory.pipeline.metrics.registry", load_scorer=lambda name, *_, **__: Measureless(name))
-    stub("svdstory.pipeline.models", Model=object, load_model=load_model)
+    stub("svdstory.pipeline.models", Model=object, device_name=lambda device: device.type, load_model=load_model)
