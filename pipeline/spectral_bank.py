@@ -1,5 +1,10 @@
 """The anchors' spectral filter over one sampling pass: what the sampler calls, once per layer and step."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from threading import Lock
+
 import torch
 from torch import Tensor
 
@@ -7,6 +12,7 @@ from .methods import SpectralFilter
 from .spectral import filter_matrices, keeps_everything, truncates
 from .spectral_fast import reweight, truncate
 from .spectral_subspace import block_size, random_block
+from .spectral_tail import by_decomposition, by_products
 
 TOLERANCE = 1e-3     # relative Frobenius error of a filtered matrix; float16 itself rounds by 2e-4 to 5e-4
 SMALLEST = 256       # matrices of a lower rank are decomposed exactly: that is as fast
@@ -17,7 +23,8 @@ class SpectralBank:
 
     One bank per pass: it keeps each layer's leading subspace from one step to the next. `exact` takes the exact path
     for everything; otherwise the fast ones (spectral_fast.py), and the exact one where they would not hold
-    `tolerance`, which `counters` reports. Symbols as in spectral.py; N = CFG halves x anchors.
+    `tolerance`, which `counters` reports. A GPU gets all matrices of a layer in one batch; on a CPU each is filtered
+    by itself, on as many threads as torch has. Symbols as in spectral.py; N = CFG halves x anchors.
     """
 
     def __init__(self, filter_k: SpectralFilter | None, filter_v: SpectralFilter | None, *, exact: bool,
@@ -26,13 +33,14 @@ class SpectralBank:
         self._blocks: dict[tuple, Tensor] = {}       # where to start, by layer, which matrices and their shape
         self._holds: dict[tuple, bool] = {}          # whether products hold the tolerance on that layer's spectrum
         self._totals: dict[str, Tensor | int] = {"matrices": 0, "exact": 0, "fallbacks": 0, "untouched": 0}
+        self._counting = Lock()
 
     def __call__(self, layer: int | str, k: Tensor, v: Tensor, *, step: int, heads: int) -> tuple[Tensor, Tensor]:
         """Filter the anchors' k and v (N, T, C), full width, of one attention layer at one step (from 0).
 
         Returns them in their dtype; what has no filter, or none at this step, comes back as it is.
         """
-        if self.filter_k is not None and self.filter_k == self.filter_v:
+        if self.filter_k is not None and self.filter_k == self.filter_v and k.is_cuda:
             return self._at_step((layer, "kv"), torch.cat([k, v]), self.filter_k, step, heads).chunk(2)
         return (k if self.filter_k is None else self._at_step((layer, "k"), k, self.filter_k, step, heads),
                 v if self.filter_v is None else self._at_step((layer, "v"), v, self.filter_v, step, heads))
@@ -56,21 +64,35 @@ class SpectralBank:
         return self._filter(key, a, spec)
 
     def _filter(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor:
-        self._totals["matrices"] += a.shape[0]
+        self._count("matrices", a.shape[0])
+        if a.is_cuda or min(a.shape[-2:]) < SMALLEST:
+            return self._filtered(key, a, spec)
+        out = torch.empty_like(a)
+
+        def one(i: int) -> None:
+            out[i:i + 1] = self._filtered((*key, i), a[i:i + 1], spec)
+
+        in_threads(one, a.shape[0])
+        return out
+
+    def _filtered(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor:
         r = min(a.shape[-2:])
         if self.exact or r < SMALLEST or a.dtype == torch.float64 or keeps_everything(spec, r):
             return self._exactly(a, spec)
-        fast = self._by_subspace if truncates(spec) or spec.reweight == "exp" else self._by_products
+        if truncates(spec) or spec.reweight == "exp":
+            fast = self._by_subspace
+        else:
+            fast = self._by_products if a.is_cuda else self._by_decomposition
         found = fast((*key, tuple(a.shape)), a, spec)
         if found is None:
-            self._totals["fallbacks"] += a.shape[0]
+            self._count("fallbacks", a.shape[0])
             return self._exactly(a, spec)
         return found
 
     def _exactly(self, a: Tensor, spec: SpectralFilter) -> Tensor:
-        self._totals["exact"] += a.shape[0]
+        self._count("exact", a.shape[0])
         filtered = filter_matrices(a, spec)
-        self._totals["untouched"] += filtered.untouched.sum()                       # stays on the device
+        self._count("untouched", filtered.untouched.sum())                          # stays on the device
         return filtered.matrices
 
     def _by_subspace(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor | None:
@@ -80,6 +102,13 @@ class SpectralBank:
             start = random_block(a, _first_block(spec, r=min(a.shape[-2:])))
         return self._kept(key, a, truncate(a, spec, start, self.tolerance))
 
+    def _by_decomposition(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor | None:
+        """log or log² of the whole spectrum, or None where it doesn't hold the tolerance by its own estimate."""
+        start = self._blocks.get(key)
+        if start is None:
+            start = random_block(a, _first_block(spec, r=0))
+        return self._kept(key, a, reweight(a, spec, by_decomposition(spec), start, self.tolerance))
+
     def _by_products(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor | None:
         """log or log² of the whole spectrum, or None where it doesn't hold the tolerance.
 
@@ -88,7 +117,7 @@ class SpectralBank:
         """
         if key not in self._holds:
             self._holds[key], exact = False, self._exactly(a, spec)
-            found = reweight(a, spec, random_block(a, _first_block(spec, r=0)), self.tolerance / 2)
+            found = reweight(a, spec, by_products(spec), random_block(a, _first_block(spec, r=0)), self.tolerance / 2)
             if found is not None:
                 filtered, _, block = found
                 error = (filtered - exact).float().norm(dim=(1, 2)) / exact.float().norm(dim=(1, 2))
@@ -96,7 +125,11 @@ class SpectralBank:
             return exact
         if not self._holds[key]:
             return None
-        return self._kept(key, a, reweight(a, spec, self._blocks[key], self.tolerance / 2))
+        return self._kept(key, a, reweight(a, spec, by_products(spec), self._blocks[key], self.tolerance / 2))
+
+    def _count(self, what: str, matrices: Tensor | int) -> None:
+        with self._counting:
+            self._totals[what] += matrices
 
     def _kept(self, key: tuple, a: Tensor, found) -> Tensor | None:
         """The filtered matrices; the block they came with is where the next step starts."""
@@ -104,7 +137,7 @@ class SpectralBank:
             return None
         filtered, wanted, block = found
         self._blocks[key] = block.to(a.dtype)
-        self._totals["untouched"] += wanted.untouched.sum()
+        self._count("untouched", wanted.untouched.sum())
         return filtered
 
 
@@ -113,3 +146,18 @@ def _first_block(spec: SpectralFilter, r: int) -> int:
     if spec.keep_top is not None:
         return block_size(min(spec.keep_top, r))
     return 48 if spec.keep_fraction is None else block_size(int(spec.keep_fraction * r) + 1)
+
+
+def in_threads(job: Callable[[int], None], count: int) -> None:
+    """job(0) to job(count - 1), on as many threads as torch has for one operation here, one of them for each."""
+    threads = min(torch.get_num_threads(), count)
+    if threads == 1:
+        for i in range(count):
+            job(i)
+    else:
+        list(_pool(threads).map(torch.inference_mode()(job), range(count)))
+
+
+@lru_cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "spectral filter", torch.set_num_threads, (1,))

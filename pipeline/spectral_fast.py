@@ -1,7 +1,7 @@
 """The spectral filter by a leading subspace and matrix products, with a tolerance and a check of its own.
 
 Truncation needs the leading subspace alone (spectral_subspace.py). log and log² of the whole spectrum take the
-leading vectors exactly and the rest by products (spectral_tail.py).
+leading vectors from there and the rest from spectral_tail.py.
 Symbols: N matrices, T tokens, C channels, r = min(T, C), b block columns.
 """
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from .methods import SpectralFilter
 from .spectral import gains, ranks, reweighting, truncates
 from .spectral_subspace import Leading, Wanted, find, truncation_errors
-from .spectral_tail import Recurrence, recurrence, reweighted
+from .spectral_tail import Tail
 
-MARGIN = 0.9    # leading vectors are taken out from this share of the recurrence's edge on
+MARGIN = 0.9    # leading vectors are taken out from this share of the tail's edge on
 
 
 def truncate(a: Tensor, spec: SpectralFilter, start: Tensor, tolerance: float) -> tuple[Tensor, Wanted, Tensor] | None:
@@ -43,41 +43,42 @@ def truncate(a: Tensor, spec: SpectralFilter, start: Tensor, tolerance: float) -
     return out, wanted, block
 
 
-def reweight(a: Tensor, spec: SpectralFilter, start: Tensor, tolerance: float) -> tuple[Tensor, Wanted, Tensor] | None:
-    """log or log² of the whole spectrum: as `truncate`, from leading vectors and products.
+def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Tensor, tolerance: float,
+             ) -> tuple[Tensor, Wanted, Tensor] | None:
+    """log or log² of the whole spectrum: as `truncate`, from leading vectors and what `tail` makes of the rest.
 
-    The tolerance is that of the leading vectors; what the products add depends on the spectrum (spectral_bank.py).
+    The tolerance is that of the leading vectors.
     """
     single = a.float()
-    by = recurrence(spec.reweight)
 
     def want(leading: Leading) -> Wanted:
-        kept = (leading.sigma > MARGIN * by.edge).sum(-1)
+        kept = (leading.sigma > MARGIN * tail.edge).sum(-1)
         taken = torch.arange(leading.sigma.shape[-1], device=a.device) < kept[:, None]
         gain = torch.where(taken, reweighting(leading.sigma, spec), 0)
-        return Wanted(gain, kept, leading.sigma[:, 0] <= 1, _coupling_errors(leading, gain, by))
+        return Wanted(gain, kept, leading.sigma[:, 0] <= 1, _coupling_errors(leading, gain, tail))
 
     found = find(single, start, want, tolerance)
     if found is None:
         return None
     leading, wanted, block = found
     taken = (wanted.gain > 0).float()[:, None, :]
-    rest = single - (leading.image * taken) @ leading.right.mT                 # (N, T, C), sigma <= edge
-    out = _product(leading, wanted) + reweighted(rest, by)
-    out *= (total_energy(single) / total_energy(out)).sqrt()[:, None, None]    # the norm of the whole is preserved
+    rest = torch.baddbmm(single, leading.image * taken, leading.right.mT, alpha=-1)        # (N, T, C), sigma <= edge
+    out = tail.reweighted(rest).baddbmm_(leading.image * wanted.gain[:, None].float(), leading.right.mT)
+    norm = (total_energy(single) / total_energy(out)).sqrt()                   # that of the whole is preserved
+    out *= norm[:, None, None].float()
     return torch.where(wanted.untouched[:, None, None], a, out.to(a.dtype)), wanted, block
 
 
-def _coupling_errors(leading: Leading, gain: Tensor, by: Recurrence) -> Tensor:
-    """`Wanted.errors` where the vectors beyond those taken out (gain > 0) are reweighted too, by products.
+def _coupling_errors(leading: Leading, gain: Tensor, tail: Tail) -> Tensor:
+    """`Wanted.errors` where the vectors beyond those taken out (gain > 0) are reweighted too, with the rest.
 
     A vector that is slightly off couples to the rest with strength ||r||. To first order (Daleckii and Krein) that
     changes A g(A^T A) by sigma_i g[sigma_i^2, sigma_j^2] ||r||, at most max(g) ||r|| / sigma_i. A vector that is not
     taken out although its sigma may be over the edge (|lambda - sigma^2| <= ||r||) counts as wholly wrong.
     """
     f, drift = gain * leading.sigma, leading.residual.norm(dim=-2)             # (N, b)
-    off = by.steepest * drift / leading.sigma.clamp_min(1e-30) / f.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-    over = leading.sigma.square() + drift > by.edge**2
+    off = tail.steepest * drift / leading.sigma.clamp_min(1e-30) / f.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+    over = leading.sigma.square() + drift > tail.edge**2
     return torch.where(gain > 0, off, over.double())
 
 

@@ -13,7 +13,6 @@ import yaml
 from torch import Tensor
 
 F = {"log": lambda s: s.clamp_min(1).log(), "log2": lambda s: s.clamp_min(1).log().square()}
-STEEPEST = {"log": 0.368, "log2": 0.541}    # max f(sigma) / sigma: 1 / e and 4 / e^2
 ON_NUMBERS, ON_TERMS, ON_P = 3e-6, 1e-5, 1e-4
 
 
@@ -93,7 +92,7 @@ def main() -> None:
     left, right, at = [], [], 0
     for n in range(2, given.levels + 2):
         left, right, at = left + [p[at:at + n].tolist()], right + [p[at + n:at + 2 * n].tolist()], at + 2 * n
-    entry = {"edge": given.edge, "shift": given.shift, "steepest": STEEPEST[given.name], "left": left, "right": right,
+    entry = {"edge": given.edge, "shift": given.shift, "left": left, "right": right,
              "total": p[at:].tolist()}
     print(yaml.safe_dump({given.name: entry}, sort_keys=False, default_flow_style=None, width=118))
 

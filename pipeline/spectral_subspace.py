@@ -45,11 +45,11 @@ def find(a: Tensor, start: Tensor, want: Callable[[Leading], Wanted], tolerance:
          ) -> tuple[Leading, Wanted, Tensor] | None:
     """Leading triplets of `a` (N, T, C) float32 that are good enough for what `want` makes of them.
 
-    `start` (N, C, b): a block to begin from; it grows where more is wanted, and what comes back with the triplets is
-    the one to begin from at the next step. None where the tolerance isn't met or the block would be so large that an
-    exact decomposition is cheaper. One host synchronisation a round.
+    `start` (N, T, b): left vectors to begin from, the first block being A^T start; it grows where more is wanted, and
+    what comes back with the triplets is the one to begin from at the next step. None where the tolerance isn't met or
+    the block would be so large that an exact decomposition is cheaper. One host synchronisation a round.
     """
-    leading = _project(a, _orthonormal(start), None, start.shape[-1])
+    leading = _project(a, _orthonormal((start.mT.to(a.dtype) @ a).mT), start.shape[-1])
     for _ in range(ROUNDS):
         wanted = want(leading)
         have = leading.sigma.shape[-1]
@@ -70,12 +70,13 @@ def _first(leading: Leading, wanted: Wanted, most: int) -> tuple[Leading, Wanted
     used = Leading(leading.sigma[:, :most], leading.right[..., :most], leading.image[..., :most],
                    leading.residual[..., :most], leading.outside)
     wanted = Wanted(wanted.gain[:, :most], wanted.kept, wanted.untouched, wanted.errors[:, :most])
-    return used, wanted, leading.right[..., :block_size(most)]
+    left = leading.image / leading.sigma.clamp_min(1e-30)[:, None].float()
+    return used, wanted, left[..., :block_size(most)]
 
 
 def block_size(kept: int) -> int:
     """Columns for `kept` wanted ones: the more spare ones, the fewer rounds."""
-    return kept + max(16, min(kept // 2, 64))
+    return kept + max(16, min(3 * kept // 4, 64))
 
 
 def truncation_errors(leading: Leading, f: Tensor) -> Tensor:
@@ -90,34 +91,49 @@ def truncation_errors(leading: Leading, f: Tensor) -> Tensor:
 
 
 def random_block(a: Tensor, columns: int) -> Tensor:
-    """A start for the first step: the same numbers for every matrix, layer, run and machine; (N, C, b)."""
+    """A start for the first step: the same numbers for every matrix, layer, run and machine; (N, T, b)."""
     generator = torch.Generator().manual_seed(0)
-    block = torch.randn(a.shape[-1], columns, generator=generator)
+    block = torch.randn(a.shape[-2], columns, generator=generator)
     return block.to(a.device).expand(a.shape[0], -1, -1)
 
 
-def _project(a: Tensor, basis: Tensor, images: Tensor | None, columns: int) -> Leading:
-    """Rayleigh-Ritz of A^T A on an orthonormal basis (N, C, m), m >= columns; images = A basis (N, T, m)."""
-    images = a @ basis if images is None else images
+def _project(a: Tensor, basis: Tensor, columns: int) -> Leading:
+    """Rayleigh-Ritz of A^T A on an orthonormal basis (N, C, m), m >= columns."""
+    images = a @ basis                                                         # (N, T, m)
     wide = images.double()
-    squares, rotation = torch.linalg.eigh(wide.mT @ wide)                      # (N, m), (N, m, m), ascending
+    sigma, rotation, outside = _ritz(wide.mT @ wide, columns)
+    return _leading(a, sigma, basis @ rotation, images @ rotation, outside)
+
+
+def _ritz(projected: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of B^T A^T A B (N, m, m): the leading sigma (N, b), their vectors (N, m, b), the next squared sigma (N,)."""
+    squares, rotation = torch.linalg.eigh(projected)                           # ascending
     squares, rotation = squares.flip(-1).clamp_min(0), rotation.flip(-1)[..., :columns].float()
-    right, image = basis @ rotation, images @ rotation                         # (N, C, b), (N, T, b)
-    kept = squares[:, :columns]
-    residual = (image.mT @ a).mT - right * kept[:, None].float()               # (N, C, b)
-    return Leading(kept.sqrt(), right, image, residual, squares[:, min(columns, squares.shape[-1] - 1)])
+    return squares[:, :columns].sqrt(), rotation, squares[:, min(columns, squares.shape[-1] - 1)]
+
+
+def _leading(a: Tensor, sigma: Tensor, right: Tensor, image: Tensor, outside: Tensor) -> Leading:
+    residual = (image.mT @ a).mT - right * sigma.square()[:, None].float()     # (N, C, b)
+    return Leading(sigma, right, image, residual, outside)
 
 
 def _improve(a: Tensor, leading: Leading, locked: int, columns: int) -> Leading:
     """One round: Rayleigh-Ritz on the block and its residuals, made orthonormal.
 
     The residuals of the first `locked` vectors are left out: those are good enough, and theirs are rounding errors.
+    What A^T A is on the block itself is known from the round before.
     """
+    b = leading.sigma.shape[-1]
     new = _orthonormal(_apart(leading.residual[..., locked:], leading.right))
     new = _apart(new, leading.right)  # twice is enough (Kahan; Parlett, The Symmetric Eigenvalue Problem, 6-9)
-    basis = torch.cat([leading.right, new], dim=-1)                            # (N, C, 2b)
-    images = torch.cat([leading.image, a @ new], dim=-1)                       # (N, T, 2b)
-    return _project(a, basis, images, min(columns, basis.shape[-1]))
+    images = a @ new                                                           # (N, T, m)
+    wide, across = images.double(), (leading.residual.mT @ new).double()       # V^T A^T A new = R^T new
+    projected = torch.cat([torch.cat([leading.sigma.square().diag_embed(), across], -1),
+                           torch.cat([across.mT, wide.mT @ wide], -1)], -2)
+    sigma, rotation, outside = _ritz(projected, min(columns, projected.shape[-1]))
+    right = leading.right @ rotation[:, :b] + new @ rotation[:, b:]
+    image = leading.image @ rotation[:, :b] + images @ rotation[:, b:]
+    return _leading(a, sigma, right, image, outside)
 
 
 def _apart(block: Tensor, right: Tensor) -> Tensor:

@@ -1,28 +1,42 @@
-"""log and log² of the many small singular values, by matrix products alone.
+"""log and log² of the many small singular values, after the leading vectors have been taken out.
 
-After the leading vectors have been taken out, what is left of A has singular values in [0, edge], and
+What is left of A has singular values in [0, edge]. Without the large ones, float32 is enough for its Gram matrix and
+that one's eigenvectors (`by_decomposition`, for a CPU). A GPU takes long for eigenvectors and is fast at products:
 
     f(R) = p(G) R,   G = R R^T (or R p(R^T R) for tokens >= channels),   p(sigma^2) ~ f(sigma) / sigma
 
-needs no eigenvectors of G. f has a kink at sigma = 1, a thousandth of the interval, which a plain polynomial resolves
-with a degree of hundreds. So G is first mapped by Cayley's transform, Y = (G - c)(G + c)^-1, which spreads that
-neighbourhood out (one Cholesky inverse), and p is a product of sums of products in Y: each level multiplies two
-linear combinations of all levels before it, so m products reach degree 2^m. The numbers are in spectral_tail.yaml,
-fitted by spectral_fit.py.
+f has a kink at sigma = 1, a thousandth of the interval, which a plain polynomial resolves with a degree of hundreds.
+So G is first mapped by Cayley's transform, Y = (G - c)(G + c)^-1, which spreads that neighbourhood out (one Cholesky
+inverse), and p is a product of sums of products in Y: each level multiplies two linear combinations of all levels
+before it, so m products reach degree 2^m. The numbers are in spectral_tail.yaml, fitted by spectral_fit.py.
 
 Symbols: N matrices, T tokens, C channels, r = min(T, C).
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from importlib import resources
+from typing import NamedTuple
 
 import torch
 import yaml
 from torch import Tensor
 
+from .methods import SpectralFilter
+from .spectral import reweighting
 from .strict import Strict
 
-BLOCKS = 4   # of a symmetric product
+BLOCKS = 4                                  # of a symmetric product
+STEEPEST = {"log": 0.368, "log2": 0.541}    # the largest f(sigma) / sigma: 1 / e and 4 / e²
+DECOMPOSED = 80.0                           # float32 leaves sigma = 1 uncertain by some 1e-4 next to this one
+
+
+class Tail(NamedTuple):
+    """A way to U f(Sigma) V^T, before rescaling, of matrices (N, T, C) float32 with singular values in [0, edge]."""
+
+    edge: float
+    steepest: float                         # the largest f(sigma) / sigma
+    reweighted: Callable[[Tensor], Tensor]
 
 
 class Recurrence(Strict):
@@ -30,10 +44,35 @@ class Recurrence(Strict):
 
     edge: float                  # valid for sigma in [0, edge]
     shift: float                 # c of the Cayley transform
-    steepest: float              # the largest f(sigma) / sigma
     left: list[list[float]]
     right: list[list[float]]
     total: list[float]
+
+
+def by_decomposition(spec: SpectralFilter) -> Tail:
+    """From the eigenvectors of G."""
+    def factor(g: Tensor) -> Tensor:
+        squares, vectors = torch.linalg.eigh(g)                                           # (N, r), (N, r, r)
+        gain = reweighting(squares.clamp_min(0).sqrt(), spec)
+        return symmetric_product(vectors * gain[:, None], vectors.mT)
+
+    return Tail(DECOMPOSED, STEEPEST[spec.reweight], partial(_times, factor))
+
+
+def by_products(spec: SpectralFilter) -> Tail:
+    """From products of G, as closely as the fitted recurrence has it."""
+    by = recurrence(spec.reweight)
+
+    def factor(g: Tensor) -> Tensor:
+        g.diagonal(dim1=-2, dim2=-1).add_(by.shift)
+        y = torch.cholesky_inverse(torch.linalg.cholesky_ex(g)[0]).mul_(-2 * by.shift)
+        y.diagonal(dim1=-2, dim2=-1).add_(1)                                              # 1 - 2c / (G + c)
+        x = [y]
+        for left, right in zip(by.left, by.right):
+            x.append(symmetric_product(_combination(left, x), _combination(right, x)))
+        return _combination(by.total, x)
+
+    return Tail(by.edge, STEEPEST[spec.reweight], partial(_times, factor))
 
 
 @lru_cache
@@ -41,20 +80,6 @@ def recurrence(reweight: str) -> Recurrence:
     """The fitted one of `log` or `log2`."""
     text = resources.files(__package__).joinpath("spectral_tail.yaml").read_text(encoding="utf-8")
     return Recurrence(**yaml.safe_load(text)[reweight])
-
-
-def reweighted(rest: Tensor, by: Recurrence) -> Tensor:
-    """U f(Sigma) V^T of `rest` (N, T, C) float32 whose singular values are at most `by.edge`, before rescaling."""
-    tall = rest.shape[-2] >= rest.shape[-1]
-    g = symmetric_product(rest.mT, rest) if tall else symmetric_product(rest, rest.mT)   # (N, r, r)
-    g.diagonal(dim1=-2, dim2=-1).add_(by.shift)
-    y = torch.cholesky_inverse(torch.linalg.cholesky_ex(g)[0]).mul_(-2 * by.shift)
-    y.diagonal(dim1=-2, dim2=-1).add_(1)                                                  # 1 - 2c / (G + c)
-    x = [y]
-    for left, right in zip(by.left, by.right):
-        x.append(symmetric_product(_combination(left, x), _combination(right, x)))
-    p = _combination(by.total, x)
-    return rest @ p if tall else p @ rest
 
 
 def symmetric_product(a: Tensor, b: Tensor) -> Tensor:
@@ -66,6 +91,13 @@ def symmetric_product(a: Tensor, b: Tensor) -> Tensor:
         out[..., low:high, :high] = a[..., low:high, :] @ b[..., :high]
         out[..., :low, low:high] = out[..., low:high, :low].mT
     return out
+
+
+def _times(factor: Callable[[Tensor], Tensor], rest: Tensor) -> Tensor:
+    """p(G) R or R p(G), p(G) being factor(G), which may overwrite G."""
+    if rest.shape[-2] >= rest.shape[-1]:
+        return rest @ factor(symmetric_product(rest.mT, rest))
+    return factor(symmetric_product(rest, rest.mT)) @ rest
 
 
 def _combination(coefficients: list[float], terms: list[Tensor]) -> Tensor:

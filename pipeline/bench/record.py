@@ -36,14 +36,13 @@ def processor() -> str:
 
 
 def clock(device: str) -> float:
-    """Seconds now: of the device's finished work on a GPU; of this process's CPU time on a CPU.
-
-    CPU time does not count other processes on a shared machine; use one thread, so that it means seconds.
+    """Seconds now: of the device's finished work on a GPU; on a CPU of this process's CPU time if torch has one thread,
+    so that other processes on a shared machine don't count, and of the wall if it has more.
     """
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
         return time.perf_counter()
-    return time.process_time()
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def median_seconds(work: Callable[[], Any], device: str, calls: int = 3) -> tuple[float, Any]:
