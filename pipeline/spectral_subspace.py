@@ -1,11 +1,12 @@
 """The leading singular subspace of the anchors' matrices, warm-started from the step before.
 
 A truncation keeps few of a matrix's singular values, so it needs few of its singular vectors: those of a block V that
-is improved by Rayleigh-Ritz on span[V, R], R = A^T A V - V Sigma^2 its residuals (block Davidson without a
-preconditioner, equal to block Lanczos for the first two rounds; Saad, Numerical Methods for Large Eigenvalue
-Problems, ch. 6 and 8). Each round costs two products of A with a thin block. R costs nothing more, and says how good
-the block is: of the vector of sigma_i, ||r_i|| / (sigma_i^2 - sigma_out^2) is at most the sine of its angle to the
-true ones, sigma_out being the largest singular value outside of the block.
+begins as A^T U, U the left ones of the step before, and is improved by Rayleigh-Ritz on span[V, R],
+R = A^T A V - V Sigma^2 its residuals (block Davidson without a preconditioner, equal to block Lanczos for the first two
+rounds; Saad, Numerical Methods for Large Eigenvalue Problems, ch. 6 and 8). Each round costs two products of A with a
+thin block. R costs nothing more, and says how good the block is: of the vector of sigma_i,
+||r_i|| / (sigma_i^2 - sigma_out^2) is at most the sine of its angle to the true ones, sigma_out being the largest
+singular value outside of the block.
 
 Products in float32, all decisions and small decompositions in float64.
 Symbols: N matrices, T tokens, C channels, b block columns.
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROUNDS = 8      # a warm start takes 1 to 3, a random one 3 to 6
+ROUNDS = 8      # a warm start takes 1 to 3, a random one 2 to 5
 
 
 @dataclass(frozen=True)
