@@ -55,7 +55,7 @@ def undisturbed(folder):
     """A run that nothing happens to."""
     out = folder / "undisturbed"
     process = start(folder, out)
-    _, log = process.communicate(timeout=600)
+    _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
     return out
 
@@ -85,7 +85,7 @@ def test_same_command_again_makes_nothing_and_leaves_the_same_report(folder, und
     before, reported = units_of(undisturbed), report_of(undisturbed)
     stamps = {p: p.stat().st_mtime_ns for p in undisturbed.glob("units/*/*/*")}
     process = start(folder, undisturbed)
-    process.communicate(timeout=600)
+    process.communicate(timeout=300)
     assert process.returncode == 0
     assert units_of(undisturbed) == before and report_of(undisturbed) == reported
     assert {p: p.stat().st_mtime_ns for p in undisturbed.glob("units/*/*/*")} == stamps
@@ -102,7 +102,7 @@ def test_run_killed_in_the_middle_of_sampling_goes_on_where_it_was(folder, undis
     done = {p.parent.name: p.stat().st_mtime_ns for p in out.glob("units/*/*/manifest.json")}
     assert 1 <= len(done) < 3
     again = start(folder, out)
-    again.communicate(timeout=600)
+    again.communicate(timeout=300)
     assert again.returncode == 0
     assert units_of(out) == units_of(undisturbed) and report_of(out) == report_of(undisturbed)
     assert all(p.stat().st_mtime_ns == done[p.parent.name] for p in out.glob("units/*/*/manifest.json")
@@ -113,7 +113,7 @@ def test_run_killed_in_the_middle_of_sampling_goes_on_where_it_was(folder, undis
 def test_two_runs_at_once_into_one_folder_end_with_one_result(folder, undisturbed):
     out = folder / "twice"
     both = [start(folder, out), start(folder, out)]
-    logs = [process.communicate(timeout=600)[1] for process in both]
+    logs = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], logs
     assert units_of(out) == units_of(undisturbed) and report_of(out) == report_of(undisturbed)
 
@@ -137,7 +137,7 @@ def test_damaged_units_are_holes_in_the_report_and_are_made_again(folder, undist
     assert reduced.returncode == 1 and "corrupt" in reduced.stdout
     assert subprocess.run(command("verify", out), capture_output=True).returncode == 1
     process = start(folder, out)
-    process.communicate(timeout=600)
+    process.communicate(timeout=300)
     assert process.returncode == 0 and units_of(out) == units_of(undisturbed)
     assert len(list((out / "corrupt").iterdir())) == 2
     assert subprocess.run(command("verify", out, "--deep"), capture_output=True).returncode == 0
