@@ -160,4 +160,5 @@ def in_threads(job: Callable[[int], None], count: int) -> None:
 
 @lru_cache
 def _pool(threads: int) -> ThreadPoolExecutor:
+    # set_num_threads leaves the caller's number alone, but threads that anyone starts later begin with this one
     return ThreadPoolExecutor(threads, "spectral filter", torch.set_num_threads, (1,))
