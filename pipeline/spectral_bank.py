@@ -11,7 +11,7 @@ from torch import Tensor
 from .methods import SpectralFilter
 from .spectral import filter_matrices, keeps_everything, truncates
 from .spectral_fast import reweight, truncate
-from .spectral_subspace import block_size, random_block
+from .spectral_subspace import Found, Start, block_size, random_start
 from .spectral_tail import by_decomposition, by_products
 
 TOLERANCE = 1e-3     # relative Frobenius error of a filtered matrix; float16 itself rounds by 2e-4 to 5e-4
@@ -30,7 +30,7 @@ class SpectralBank:
     def __init__(self, filter_k: SpectralFilter | None, filter_v: SpectralFilter | None, *, exact: bool,
                  tolerance: float = TOLERANCE):
         self.filter_k, self.filter_v, self.exact, self.tolerance = filter_k, filter_v, exact, tolerance
-        self._blocks: dict[tuple, Tensor] = {}       # where to start, by layer, which matrices and their shape
+        self._starts: dict[tuple, Start] = {}        # by layer, which matrices and their shape
         self._holds: dict[tuple, bool] = {}          # whether products hold the tolerance on that layer's spectrum
         self._totals: dict[str, Tensor | int] = {"matrices": 0, "exact": 0, "fallbacks": 0, "untouched": 0}
         self._counting = Lock()
@@ -65,80 +65,76 @@ class SpectralBank:
 
     def _filter(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor:
         self._count("matrices", a.shape[0])
-        if a.is_cuda or min(a.shape[-2:]) < SMALLEST:
-            return self._filtered(key, a, spec)
         out = torch.empty_like(a)
-
-        def one(i: int) -> None:
-            out[i:i + 1] = self._filtered((*key, i), a[i:i + 1], spec)
-
-        in_threads(one, a.shape[0])
+        if a.is_cuda or min(a.shape[-2:]) < SMALLEST:
+            self._filtered(key, a, spec, out)
+        else:
+            in_threads(lambda i: self._filtered((*key, i), a[i:i + 1], spec, out[i:i + 1]), a.shape[0])
         return out
 
-    def _filtered(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor:
+    def _filtered(self, key: tuple, a: Tensor, spec: SpectralFilter, out: Tensor) -> None:
         r = min(a.shape[-2:])
         if self.exact or r < SMALLEST or a.dtype == torch.float64 or keeps_everything(spec, r):
-            return self._exactly(a, spec)
+            self._exactly(a, spec, out)
+            return
         if truncates(spec) or spec.reweight == "exp":
             fast = self._by_subspace
         else:
             fast = self._by_products if a.is_cuda else self._by_decomposition
-        found = fast((*key, tuple(a.shape)), a, spec)
-        if found is None:
+        if not fast((*key, tuple(a.shape)), a, spec, out):
             self._count("fallbacks", a.shape[0])
-            return self._exactly(a, spec)
-        return found
+            self._exactly(a, spec, out)
 
-    def _exactly(self, a: Tensor, spec: SpectralFilter) -> Tensor:
+    def _exactly(self, a: Tensor, spec: SpectralFilter, out: Tensor) -> None:
         self._count("exact", a.shape[0])
         filtered = filter_matrices(a, spec)
         self._count("untouched", filtered.untouched.sum())                          # stays on the device
-        return filtered.matrices
+        out.copy_(filtered.matrices)
 
-    def _by_subspace(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor | None:
-        """Truncation, or None where it doesn't hold the tolerance by its own estimate."""
-        start = self._blocks.get(key)
+    def _by_subspace(self, key: tuple, a: Tensor, spec: SpectralFilter, out: Tensor) -> bool:
+        """Truncation; False where it doesn't hold the tolerance by its own estimate."""
+        start = self._starts.get(key)
         if start is None:
-            start = random_block(a, _first_block(spec, r=min(a.shape[-2:])))
-        return self._kept(key, a, truncate(a, spec, start, self.tolerance))
+            start = random_start(a, _first_block(spec, r=min(a.shape[-2:])))
+        return self._kept(key, truncate(a, spec, start, self.tolerance, out))
 
-    def _by_decomposition(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor | None:
-        """log or log² of the whole spectrum, or None where it doesn't hold the tolerance by its own estimate."""
-        start = self._blocks.get(key)
+    def _by_decomposition(self, key: tuple, a: Tensor, spec: SpectralFilter, out: Tensor) -> bool:
+        """log or log² of the whole spectrum; False where it doesn't hold the tolerance by its own estimate."""
+        start = self._starts.get(key)
         if start is None:
-            start = random_block(a, _first_block(spec, r=0))
-        return self._kept(key, a, reweight(a, spec, by_decomposition(spec), start, self.tolerance))
+            start = random_start(a, _first_block(spec, r=0))
+        return self._kept(key, reweight(a, spec, by_decomposition(spec), start, self.tolerance, out))
 
-    def _by_products(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor | None:
-        """log or log² of the whole spectrum, or None where it doesn't hold the tolerance.
+    def _by_products(self, key: tuple, a: Tensor, spec: SpectralFilter, out: Tensor) -> bool:
+        """log or log² of the whole spectrum; False where it doesn't hold the tolerance.
 
         How well products stand in for f depends on the layer's spectrum: at a layer's first step they are measured
         against the exact path, whose result that step gets.
         """
         if key not in self._holds:
-            self._holds[key], exact = False, self._exactly(a, spec)
-            found = reweight(a, spec, by_products(spec), random_block(a, _first_block(spec, r=0)), self.tolerance / 2)
-            if found is not None:
-                filtered, _, block = found
-                error = (filtered - exact).float().norm(dim=(1, 2)) / exact.float().norm(dim=(1, 2))
-                self._holds[key], self._blocks[key] = bool(error.max() <= self.tolerance), block.to(a.dtype)
-            return exact
+            self._exactly(a, spec, out)
+            exact, filtered, start = out.float(), torch.empty_like(a), random_start(a, _first_block(spec, r=0))
+            found = reweight(a, spec, by_products(spec), start, self.tolerance / 2, filtered)
+            error = (filtered - exact).float().norm(dim=(1, 2)) / exact.norm(dim=(1, 2))
+            self._holds[key] = found is not None and bool(error.max() <= self.tolerance)
+            if self._holds[key]:
+                self._starts[key] = found.start
+            return True
         if not self._holds[key]:
-            return None
-        return self._kept(key, a, reweight(a, spec, by_products(spec), self._blocks[key], self.tolerance / 2))
+            return False
+        return self._kept(key, reweight(a, spec, by_products(spec), self._starts[key], self.tolerance / 2, out))
 
     def _count(self, what: str, matrices: Tensor | int) -> None:
         with self._counting:
             self._totals[what] += matrices
 
-    def _kept(self, key: tuple, a: Tensor, found) -> Tensor | None:
-        """The filtered matrices; the block they came with is where the next step starts."""
+    def _kept(self, key: tuple, found: Found | None) -> bool:
+        """Whether something was found; it says where the next step starts."""
         if found is None:
-            return None
-        filtered, wanted, block = found
-        self._blocks[key] = block.to(a.dtype)
-        self._count("untouched", wanted.untouched.sum())
-        return filtered
+            return False
+        self._starts[key] = found.start
+        self._count("untouched", found.untouched.sum())
+        return True
 
 
 def _first_block(spec: SpectralFilter, r: int) -> int:

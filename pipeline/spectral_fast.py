@@ -10,17 +10,17 @@ from torch import Tensor
 
 from .methods import SpectralFilter
 from .spectral import gains, ranks, reweighting, truncates
-from .spectral_subspace import Leading, Wanted, find, truncation_errors
+from .spectral_subspace import Found, Leading, Start, Wanted, find, truncation_errors
 from .spectral_tail import Tail
 
 MARGIN = 0.9    # leading vectors are taken out from this share of the tail's edge on
 
 
-def truncate(a: Tensor, spec: SpectralFilter, start: Tensor, tolerance: float) -> tuple[Tensor, Wanted, Tensor] | None:
-    """The filtered matrices of `a` (N, T, C), in its dtype, for a filter that keeps few singular values.
+def truncate(a: Tensor, spec: SpectralFilter, start: Start, tolerance: float, out: Tensor) -> Found | None:
+    """Write the filtered matrices of `a` (N, T, C) to `out`, for a filter that keeps few singular values.
 
-    Also what was kept, and the block (N, C, b) to start from next time. None where the tolerance isn't met. `exp`
-    without truncation keeps as many as hold all but a half of the tolerance of its norm.
+    None where the tolerance isn't met: then nothing was written. `exp` without truncation keeps as many as hold all but
+    a half of the tolerance of its norm.
     """
     single = a.float()
     energy = total_energy(single)
@@ -36,15 +36,17 @@ def truncate(a: Tensor, spec: SpectralFilter, start: Tensor, tolerance: float) -
     found = find(single, start, want, tolerance)
     if found is None:
         return None
-    leading, wanted, block = found
-    out = _product(leading, wanted).to(a.dtype)
-    if spec.reweight in ("log", "log2"):
-        out = torch.where(wanted.untouched[:, None, None], a, out)
-    return out, wanted, block
+    left, right = found.left * found.gain[:, None].float(), found.back.mT      # U diag(gain) U^T A
+    if a.dtype == torch.float32:
+        torch.bmm(left, right, out=out)
+    else:
+        out.copy_(left @ right)
+    if found.untouched.any():
+        out.copy_(torch.where(found.untouched[:, None, None], a, out))
+    return found
 
 
-def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Tensor, tolerance: float,
-             ) -> tuple[Tensor, Wanted, Tensor] | None:
+def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, tolerance: float, out: Tensor) -> Found | None:
     """log or log² of the whole spectrum: as `truncate`, from leading vectors and what `tail` makes of the rest.
 
     The tolerance is that of the leading vectors.
@@ -60,36 +62,32 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Tensor, toleran
     found = find(single, start, want, tolerance)
     if found is None:
         return None
-    leading, wanted, block = found
-    taken = (wanted.gain > 0).float()[:, None, :]
-    rest = torch.baddbmm(single, leading.image * taken, leading.right.mT, alpha=-1)        # (N, T, C), sigma <= edge
-    out = tail.reweighted(rest).baddbmm_(leading.image * wanted.gain[:, None].float(), leading.right.mT)
-    norm = (total_energy(single) / total_energy(out)).sqrt()                   # that of the whole is preserved
-    out *= norm[:, None, None].float()
-    return torch.where(wanted.untouched[:, None, None], a, out.to(a.dtype)), wanted, block
+    taken = (found.gain > 0).float()[:, None]
+    rest = torch.baddbmm(single, found.left * taken, found.back.mT, alpha=-1)  # (N, T, C), sigma <= edge
+    whole = tail.reweighted(rest).baddbmm_(found.left * found.gain[:, None].float(), found.back.mT)
+    norm = (total_energy(single) / total_energy(whole)).sqrt()                 # that of the whole is preserved
+    whole *= norm[:, None, None].float()
+    out.copy_(torch.where(found.untouched[:, None, None], a, whole))
+    return found
 
 
 def _coupling_errors(leading: Leading, gain: Tensor, tail: Tail) -> Tensor:
     """`Wanted.errors` where the vectors beyond those taken out (gain > 0) are reweighted too, with the rest.
 
-    A vector that is slightly off couples to the rest with strength ||r||. To first order (Daleckii and Krein) that
-    changes A g(A^T A) by sigma_i g[sigma_i^2, sigma_j^2] ||r||, at most max(g) ||r|| / sigma_i. A vector that is not
-    taken out although its sigma may be over the edge (|lambda - sigma^2| <= ||r||) counts as wholly wrong.
+    A vector that is slightly off couples to the rest with strength sigma_i ||r||. To first order (Daleckii and Krein)
+    that changes A g(A^T A) by sigma_i^2 g[sigma_i^2, sigma_j^2] ||r||, at most max(g) ||r||. A vector that is not taken
+    out although its sigma may be over the edge (|sigma_i - sigma| <= ||r||) counts as wholly wrong.
     """
-    f, drift = gain * leading.sigma, leading.residual.norm(dim=-2)             # (N, b)
-    off = tail.steepest * drift / leading.sigma.clamp_min(1e-30) / f.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-    over = leading.sigma.square() + drift > tail.edge**2
-    return torch.where(gain > 0, off, over.double())
+    f, drift = gain * leading.sigma, leading.residual.norm(dim=-2)             # (N, b), (N, m)
+    m = drift.shape[-1]
+    off = tail.steepest * drift / f.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+    over = leading.sigma[:, :m] + drift > tail.edge
+    return torch.where(gain[:, :m] > 0, off, over.double())
 
 
 def total_energy(single: Tensor) -> Tensor:
     """Sum of the squares of (N, T, C), float64 (N,): rows in float32, their sum in float64, within 1e-8 of exact."""
     return single.norm(dim=-1).double().square().sum(-1)
-
-
-def _product(leading: Leading, wanted: Wanted) -> Tensor:
-    """A V diag(gain) V^T, (N, T, C) float32"""
-    return (leading.image * wanted.gain[:, None, :].float()) @ leading.right.mT
 
 
 def _enough_of_exp(sigma: Tensor, energy: Tensor, alpha: float, tolerance: float) -> Tensor:

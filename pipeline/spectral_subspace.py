@@ -1,83 +1,108 @@
-"""The leading singular subspace of the anchors' matrices, warm-started from the step before.
+"""The leading singular vectors of the anchors' matrices, warm-started from the step before.
 
-A truncation keeps few of a matrix's singular values, so it needs few of its singular vectors: those of a block V that
-begins as A^T U, U the left ones of the step before, and is improved by Rayleigh-Ritz on span[V, R],
-R = A^T A V - V Sigma^2 its residuals (block Davidson without a preconditioner, equal to block Lanczos for the first two
-rounds; Saad, Numerical Methods for Large Eigenvalue Problems, ch. 6 and 8). Each round costs two products of A with a
-thin block. R costs nothing more, and says how good the block is: of the vector of sigma_i,
-||r_i|| / (sigma_i^2 - sigma_out^2) is at most the sine of its angle to the true ones, sigma_out being the largest
-singular value outside of the block.
+A truncation keeps few of a matrix's singular values, so it needs few of its singular vectors. With U the left ones of
+the step before, the first block is V = A^T U. A round improves it by Rayleigh-Ritz on span[V, R] (block Davidson without
+a preconditioner, in the first round equal to block Lanczos; Saad, Numerical Methods for Large Eigenvalue Problems, ch.
+6 and 8), R = A^T A V - V Sigma^2 being the residuals of those that are wanted; the block holds some more, without which
+the last ones converge slowly. Residuals also say how good the vectors are: ||r_i|| / (sigma_i^2 - sigma_out^2) is at
+most the sine of v_i's angle to the true ones, sigma_out being the largest singular value outside. u_i = A v_i / sigma_i
+is better by sigma_out / sigma_i, and the truncated matrix is U diag(f / sigma) U^T A, for which A^T U is at hand.
 
-Products in float32, all decisions and small decompositions in float64.
-Symbols: N matrices, T tokens, C channels, b block columns.
+A warm start mostly takes one round: five products of A with a thin block in all. The block shrinks and grows with what
+the drift from step to step demands. Products in float32, decisions and small decompositions in float64.
+Symbols: N matrices, T tokens, C channels, b block columns, m columns whose residuals are known.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-ROUNDS = 8      # a warm start takes 1 to 3, a random one 2 to 5
+ROUNDS = 8      # a warm start takes 1 or 2, a random one 2 to 4
+STEP = 8        # columns by which a block grows or shrinks
+AHEAD = 4       # residuals are computed of so many more than were wanted last
 
 
-@dataclass(frozen=True)
-class Leading:
+class Start(NamedTuple):
+    """Where to begin."""
+
+    left: Tensor       # (N, T, b) float32
+    front: int         # the first of these are likely to be wanted
+
+
+class Leading(NamedTuple):
     """Approximate leading singular triplets, largest first."""
 
     sigma: Tensor      # (N, b) float64
     right: Tensor      # (N, C, b) float32, orthonormal columns v_i
-    image: Tensor      # (N, T, b) float32, A v_i
-    residual: Tensor   # (N, C, b) float32, A^T A v_i - sigma_i^2 v_i
+    left: Tensor       # (N, T, b) float32, u_i = A v_i / sigma_i, orthonormal too
+    back: Tensor       # (N, C, m) float32, A^T u_i
+    residual: Tensor   # (N, C, m) float32, A^T u_i - sigma_i v_i
     outside: Tensor    # (N,) float64, estimate of the largest squared singular value outside
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a filter wants of the leading singular values found so far."""
 
     gain: Tensor       # (N, b) float64, f(sigma) / sigma; zero where a vector is not used
     kept: Tensor       # (N,) int64, how many of them are used; b if more might be
     untouched: Tensor  # (N,) bool, the matrix stays as it is
-    errors: Tensor     # (N, b) float64, what each vector adds in quadrature to the relative Frobenius error
+    errors: Tensor     # (N, m) float64, what each vector adds in quadrature to the relative Frobenius error
 
 
-def find(a: Tensor, start: Tensor, want: Callable[[Leading], Wanted], tolerance: float,
-         ) -> tuple[Leading, Wanted, Tensor] | None:
+class Found(NamedTuple):
+    """The k vectors that are used, and where to begin at the next step."""
+
+    left: Tensor       # (N, T, k) float32
+    back: Tensor       # (N, C, k) float32, A^T left
+    gain: Tensor       # (N, k) float64
+    untouched: Tensor  # (N,) bool
+    start: Start
+
+
+def find(a: Tensor, start: Start, want: Callable[[Leading], Wanted], tolerance: float) -> Found | None:
     """Leading triplets of `a` (N, T, C) float32 that are good enough for what `want` makes of them.
 
-    `start` (N, T, b): left vectors to begin from, the first block being A^T start; it grows where more is wanted, and
-    what comes back with the triplets is the one to begin from at the next step. None where the tolerance isn't met or
-    the block would be so large that an exact decomposition is cheaper. One host synchronisation a round.
+    None where the tolerance isn't met or the block would be so large that an exact decomposition is cheaper. One host
+    synchronisation a round.
     """
-    leading = _project(a, _orthonormal((start.mT.to(a.dtype) @ a).mT), start.shape[-1])
-    for _ in range(ROUNDS):
+    columns, front = start.left.shape[-1], start.front
+    right = _orthonormal((start.left.mT @ a).mT)                               # (N, C, b)
+    image = a @ right                                                          # (N, T, b)
+    squared = _gram(image)                                                     # (N, b, b)
+    residual = (image[..., :front].mT @ a).mT - right @ squared[..., :front].float()
+    for i in range(ROUNDS):
+        leading = _improve(a, right, image, squared, residual, columns, front, passed_over=0 if i else columns // 4)
         wanted = want(leading)
-        have = leading.sigma.shape[-1]
-        loose = (wanted.errors > tolerance / (10 * have**0.5)) | (wanted.gain == 0)
+        columns = leading.sigma.shape[-1]
+        loose = (wanted.errors > tolerance / (10 * columns**0.5)) | (wanted.gain[:, :front] == 0)
         worst, most, locked = torch.stack([wanted.errors.norm(dim=-1).max(), wanted.kept.max().double(),
                                            loose.int().argmax(-1).min().double()]).tolist()
-        if worst <= tolerance and most < have:
-            return _first(leading, wanted, int(most))
-        columns = max(have, block_size(int(most))) if most < have else 2 * have
+        most, locked = int(most), int(locked)
+        if worst <= tolerance and most <= front and most + STEP <= columns:
+            fewer = columns - STEP if i == 0 and worst < tolerance / 3 else columns
+            block = leading.left[..., :max(fewer, block_size(most))]
+            return Found(leading.left[..., :most], leading.back[..., :most], wanted.gain[:, :most], wanted.untouched,
+                         Start(block, front_size(most, block.shape[-1])))
+        scale = leading.sigma[:, None].float()
+        right, image, squared = leading.right, leading.left * scale, leading.sigma.square().diag_embed()
+        residual = (leading.residual * scale[..., :front])[..., locked:]       # the first are good enough: rounding
+        columns = max(columns + STEP, block_size(most)) if most < columns else 2 * columns
+        front = front_size(most, columns)
         if columns > min(a.shape[-2:]) // 2 or not worst < float("inf"):
             return None
-        leading = _improve(a, leading, int(locked), columns)
     return None
 
 
-def _first(leading: Leading, wanted: Wanted, most: int) -> tuple[Leading, Wanted, Tensor]:
-    """Only the vectors that are used; and the block for the next step."""
-    used = Leading(leading.sigma[:, :most], leading.right[..., :most], leading.image[..., :most],
-                   leading.residual[..., :most], leading.outside)
-    wanted = Wanted(wanted.gain[:, :most], wanted.kept, wanted.untouched, wanted.errors[:, :most])
-    left = leading.image / leading.sigma.clamp_min(1e-30)[:, None].float()
-    return used, wanted, left[..., :block_size(most)]
-
-
 def block_size(kept: int) -> int:
-    """Columns for `kept` wanted ones: the more spare ones, the fewer rounds."""
-    return kept + max(16, min(3 * kept // 4, 64))
+    """The fewest columns to begin with for `kept` wanted ones, a multiple of STEP."""
+    return -(-(kept + STEP + AHEAD) // STEP) * STEP
+
+
+def front_size(kept: int, columns: int) -> int:
+    """How many residuals to compute."""
+    return max(kept + AHEAD, 3 * columns // 4)
 
 
 def truncation_errors(leading: Leading, f: Tensor) -> Tensor:
@@ -85,72 +110,61 @@ def truncation_errors(leading: Leading, f: Tensor) -> Tensor:
 
     An estimate from the vectors' angles to the true ones, within a factor of two in practice.
     """
-    gap = (leading.sigma.square() - leading.outside[:, None]).clamp_min(1e-30)
-    sine = (leading.residual.norm(dim=-2) / gap).clamp_max(1)                  # clamp keeps nan
-    share = 2**0.5 * f * sine / f.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-    return torch.where(f > 0, share, 0)
+    residual = leading.residual.norm(dim=-2)                                   # (N, m)
+    m = residual.shape[-1]
+    gap = (leading.sigma[:, :m].square() - leading.outside[:, None]).clamp_min(1e-30)
+    sine = (leading.outside.sqrt()[:, None] * residual / gap).clamp_max(1)     # clamp keeps nan
+    share = 1.6 * f[:, :m] * sine / f.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+    return torch.where(f[:, :m] > 0, share, 0)
 
 
-def random_block(a: Tensor, columns: int) -> Tensor:
-    """A start for the first step: the same numbers for every matrix, layer, run and machine; (N, T, b)."""
+def random_start(a: Tensor, columns: int) -> Start:
+    """For the first step: the same numbers for every matrix, layer, run and machine."""
     generator = torch.Generator().manual_seed(0)
     block = torch.randn(a.shape[-2], columns, generator=generator)
-    return block.to(a.device).expand(a.shape[0], -1, -1)
+    return Start(block.to(a.device).expand(a.shape[0], -1, -1), columns)
 
 
-def _project(a: Tensor, basis: Tensor, columns: int) -> Leading:
-    """Rayleigh-Ritz of A^T A on an orthonormal basis (N, C, m), m >= columns."""
-    images = a @ basis                                                         # (N, T, m)
-    wide = images.double()
-    sigma, rotation, outside = _ritz(wide.mT @ wide, columns)
-    return _leading(a, sigma, basis @ rotation, images @ rotation, outside)
+def _improve(a: Tensor, right: Tensor, image: Tensor, squared: Tensor, residual: Tensor, columns: int, front: int,
+             passed_over: int) -> Leading:
+    """Rayleigh-Ritz of A^T A on the orthonormal block V = `right` (N, C, b) and residuals, made orthonormal.
 
-
-def _ritz(projected: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of B^T A^T A B (N, m, m): the leading sigma (N, b), their vectors (N, m, b), the next squared sigma (N,)."""
-    squares, rotation = torch.linalg.eigh(projected)                           # ascending
-    squares, rotation = squares.flip(-1).clamp_min(0), rotation.flip(-1)[..., :columns].float()
-    return squares[:, :columns].sqrt(), rotation, squares[:, min(columns, squares.shape[-1] - 1)]
-
-
-def _leading(a: Tensor, sigma: Tensor, right: Tensor, image: Tensor, outside: Tensor) -> Leading:
-    residual = (image.mT @ a).mT - right * sigma.square()[:, None].float()     # (N, C, b)
-    return Leading(sigma, right, image, residual, outside)
-
-
-def _improve(a: Tensor, leading: Leading, locked: int, columns: int) -> Leading:
-    """One round: Rayleigh-Ritz on the block and its residuals, made orthonormal.
-
-    The residuals of the first `locked` vectors are left out: those are good enough, and theirs are rounding errors.
-    What A^T A is on the block itself is known from the round before.
+    image, squared: A V and V^T A^T A V (float64). The triplets have `columns` columns, if there are so many, and `front`
+    residuals. `outside` is taken from the Ritz values beyond those: the first one but for `passed_over`. In the first
+    round, what is outside lies further out; later, the vectors that the round before dropped are next to the block.
     """
-    b = leading.sigma.shape[-1]
-    new = _orthonormal(_apart(leading.residual[..., locked:], leading.right))
-    new = _apart(new, leading.right)  # twice is enough (Kahan; Parlett, The Symmetric Eigenvalue Problem, 6-9)
+    b = right.shape[-1]
+    new = _orthonormal(residual)                   # orthogonal to V but for rounding, so once more:
+    new = new - right @ (right.mT @ new)           # twice is enough (Kahan; Parlett, The Symmetric Eigenvalue Problem, 6-9)
     images = a @ new                                                           # (N, T, m)
-    wide, across = images.double(), (leading.residual.mT @ new).double()       # V^T A^T A new = R^T new
-    projected = torch.cat([torch.cat([leading.sigma.square().diag_embed(), across], -1),
-                           torch.cat([across.mT, wide.mT @ wide], -1)], -2)
-    sigma, rotation, outside = _ritz(projected, min(columns, projected.shape[-1]))
-    right = leading.right @ rotation[:, :b] + new @ rotation[:, b:]
-    image = leading.image @ rotation[:, :b] + images @ rotation[:, b:]
-    return _leading(a, sigma, right, image, outside)
+    across = image.double().mT @ images.double()
+    projected = torch.cat([torch.cat([squared, across], -1), torch.cat([across.mT, _gram(images)], -1)], -2)
+    squares, rotation = torch.linalg.eigh(projected)                           # ascending
+    columns = min(columns, squares.shape[-1])
+    squares, rotation = squares.flip(-1).clamp_min(0), rotation.flip(-1)[..., :columns].float()
+    sigma, outside = squares[:, :columns].sqrt(), squares[:, min(columns + passed_over, squares.shape[-1] - 1)]
+    right = right @ rotation[:, :b] + new @ rotation[:, b:]
+    left = (image @ rotation[:, :b] + images @ rotation[:, b:]) / sigma.clamp_min(1e-30)[:, None].float()
+    back = (left[..., :front].mT @ a).mT                                       # (N, C, front)
+    return Leading(sigma, right, left, back, back - right[..., :front] * sigma[:, None, :front].float(), outside)
 
 
-def _apart(block: Tensor, right: Tensor) -> Tensor:
-    """The part of (N, C, b) that is orthogonal to the orthonormal columns `right`."""
-    return block - right @ (right.mT @ block)
+def _gram(block: Tensor) -> Tensor:
+    """B^T B of (N, C, b), float64."""
+    wide = block.double()
+    return wide.mT @ wide
 
 
 def _orthonormal(block: Tensor) -> Tensor:
-    """An orthonormal basis of the columns of (N, C, b), zero columns where those depend on each other.
+    """The orthonormal basis of the columns of (N, C, b) that is nearest to them (Löwdin): their order is kept.
 
-    By the eigenvectors of the columns' Gram matrix (SVQB; Stathopoulos and Wu 2002). The residuals of Ritz vectors of
-    a Krylov space do depend on each other: they all lie in its next block. Directions of less than a thousandth of the
-    largest are float32's noise.
+    By the eigenvectors of the columns' Gram matrix. Columns do depend on each other where these are residuals of a
+    Krylov space, which all lie in its next block. Directions of less than a thousandth of the largest are float32's
+    noise and left out: B then is Q P^T with fewer orthonormal columns Q than P^T has, and Rayleigh-Ritz on it finds what
+    it finds on Q, and zeros.
     """
     wide = block.double()
     norms = wide.norm(dim=-2, keepdim=True).clamp_min(1e-30)                   # (N, 1, b)
     squares, vectors = torch.linalg.eigh(wide.mT @ wide / (norms.mT * norms))  # (N, b), (N, b, b)
     scale = torch.where(squares > 1e-6 * squares[:, -1:], squares.clamp_min(1e-30).rsqrt(), 0)
-    return block @ (vectors * scale[:, None] / norms.mT).float()
+    return block @ ((vectors * scale[:, None]) @ vectors.mT / norms.mT).float()
