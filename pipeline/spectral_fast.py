@@ -66,8 +66,9 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, toleranc
     rest = torch.baddbmm(single, found.left * taken, found.back.mT, alpha=-1)  # (N, T, C), sigma <= edge
     whole = tail.reweighted(rest).baddbmm_(found.left * found.gain[:, None].float(), found.back.mT)
     norm = (total_energy(single) / total_energy(whole)).sqrt()                 # that of the whole is preserved
-    whole *= norm[:, None, None].float()
-    out.copy_(torch.where(found.untouched[:, None, None], a, whole))
+    out.copy_(whole.mul_(norm[:, None, None].float()))
+    if found.untouched.any():
+        out.copy_(torch.where(found.untouched[:, None, None], a, out))
     return found
 
 

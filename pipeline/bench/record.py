@@ -3,14 +3,11 @@
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -43,17 +40,6 @@ def clock(device: str) -> float:
         torch.cuda.synchronize(device)
         return time.perf_counter()
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
-
-
-def median_seconds(work: Callable[[], Any], device: str, calls: int = 3) -> tuple[float, Any]:
-    """The median of some calls after one that is not timed, which may load libraries; and what the last gave."""
-    work()
-    seconds = []
-    for _ in range(calls):
-        before = clock(device)
-        result = work()
-        seconds.append(clock(device) - before)
-    return statistics.median(seconds), result
 
 
 def save(name: str, rows: list[dict], device: str, folder: Path, notes: str = "") -> Path:

@@ -7,6 +7,10 @@ anchor matrices (2 anchors, 2 halves, K and V) once, in one call of the bank. Bo
 Symbols: T tokens, C channels.
 """
 
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,7 +18,7 @@ from ..methods import SpectralFilter
 from ..spectral import filter_matrices, gains, ranks
 from ..spectral_bank import SpectralBank
 from ..spectral_fit import sdxl_spectrum
-from .record import clock, median_seconds
+from .record import clock
 
 SHAPES = {(1024, 1280): 30, (4096, 640): 6}   # tokens x channels -> up_blocks attn1 layers of SDXL at 1024 px
 MATRICES, PUBLISHED, STEPS = 8, 32, 49        # ours and theirs per layer and step; extended steps of a pass of 50
@@ -28,7 +32,7 @@ FILTERS = {
 }
 
 
-def bench_spectral(device: str, drift: float = 0.1, warm: int = 2) -> list[dict]:
+def bench_spectral(device: str, drift: float = 0.1, warm: int = 4) -> list[dict]:
     """Rows: filter × shape, seconds per layer and step of both, their ratio, errors against float64.
 
     drift: relative Frobenius distance of a layer's matrices from those of the step before. Our seconds are those of a
@@ -39,7 +43,7 @@ def bench_spectral(device: str, drift: float = 0.1, warm: int = 2) -> list[dict]
         steps = drifting(shape, drift, warm + 1, device)
         for name, spec in FILTERS.items():
             row = {"filter": name, "tokens x channels": "x".join(map(str, shape)), "drift": drift,
-                   **ours(steps, spec, device), **published(steps[-1][:1], spec, device)}
+                   **side_by_side(steps, spec, device)}
             seconds = (row["first s"] + (STEPS - 1) * row["warm s"]) / STEPS
             rows.append({**row, "ours s": seconds, "ratio": row["published s"] / seconds,
                          "exact path's ratio": row["published s"] / row["exact s"]})
@@ -57,33 +61,38 @@ def _whole_step(rows: list[dict], name: str) -> dict:
             "exact path's ratio": total["published s"] / total["exact s"]}
 
 
-def ours(steps: list[Tensor], spec: SpectralFilter, device: str) -> dict:
-    """Seconds of a layer's matrices by the exact path, and by the fast one at a layer's first step and at later ones;
-    largest error."""
-    by_exact_path = SpectralBank(spec, spec, exact=True)
-    exact, _ = median_seconds(lambda: by_exact_path(0, *steps[0].chunk(2), step=1, heads=1), device, calls=1)
-    bank, seconds, error = SpectralBank(spec, spec, exact=False), [], 0.0
+def side_by_side(steps: list[Tensor], spec: SpectralFilter, device: str) -> dict:
+    """Seconds and errors, in turns: at each step a layer's matrices by the fast path, then one by the published protocol,
+    whose seconds are counted PUBLISHED times. Medians, but for the layer's first step; at the last, the exact path."""
+    bank, seconds, theirs, error = SpectralBank(spec, spec, exact=False), [], [], 0.0
+    published(steps[0][:1], spec)                                              # may load libraries: not timed
     for i, a in enumerate(steps):
-        k, v = a.chunk(2)
-        before = clock(device)
-        out = bank(0, k, v, step=i + 1, heads=1)
-        seconds.append(clock(device) - before)
-        error = max(error, relative(torch.cat(out)[:1], filter_matrices(a[:1].double(), spec).matrices))
-    return {"first s": seconds[0], "warm s": sum(seconds[1:]) / len(seconds[1:]), "exact s": exact,
-            "error": error, "fallbacks": bank.counters()["fallbacks"]}
+        took, out = timed(lambda: bank(0, *a.chunk(2), step=i + 1, heads=1), device)
+        seconds.append(took)
+        took, their_out = timed(lambda: published(a[:1], spec), device)
+        theirs.append(took)
+        wanted = filter_matrices(a[:1].double(), spec).matrices
+        error = max(error, relative(out[0][:1], wanted))
+    exact, _ = timed(lambda: SpectralBank(spec, spec, exact=True)(0, *a.chunk(2), step=1, heads=1), device)
+    return {"first s": seconds[0], "warm s": median(seconds[1:]), "exact s": exact, "error": error,
+            "fallbacks": bank.counters()["fallbacks"], "published s": PUBLISHED * median(theirs),
+            "published error": relative(their_out, wanted)}
 
 
-def published(a: Tensor, spec: SpectralFilter, device: str) -> dict:
-    """Seconds of the published protocol: one matrix of `a` (1, T, C) timed, times its count; and its error."""
-    def filtered() -> Tensor:
-        u, sigma, vh = torch.linalg.svd(a.float(), full_matrices=False)
-        energy = sigma.square().sum(-1)
-        kept = ranks(sigma, spec, r=sigma.shape[-1], energy=energy)
-        gain, _ = gains(sigma, kept, spec, energy=energy)
-        return (u * (gain * sigma)[:, None]) @ vh
+def timed(work: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """Seconds, by record.py's clock, and what it gave."""
+    before = clock(device)
+    result = work()
+    return clock(device) - before, result
 
-    seconds, out = median_seconds(filtered, device)
-    return {"published s": PUBLISHED * seconds, "published error": relative(out, filter_matrices(a.double(), spec).matrices)}
+
+def published(a: Tensor, spec: SpectralFilter) -> Tensor:
+    """The published protocol's filter of `a` (1, T, C)."""
+    u, sigma, vh = torch.linalg.svd(a.float(), full_matrices=False)
+    energy = sigma.square().sum(-1)
+    kept = ranks(sigma, spec, r=sigma.shape[-1], energy=energy)
+    gain, _ = gains(sigma, kept, spec, energy=energy)
+    return (u * (gain * sigma)[:, None]) @ vh
 
 
 def drifting(shape: tuple[int, int], drift: float, steps: int, device: str) -> list[Tensor]:

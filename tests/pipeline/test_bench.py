@@ -24,19 +24,12 @@ def test_a_record_names_versions_device_and_rows_and_has_a_table(tmp_path, capsy
     assert "0.123" in capsys.readouterr().out
 
 
-def test_the_first_call_is_not_timed_and_of_the_others_the_median_counts(monkeypatch):
-    now = iter([0, 1, 1, 9, 9, 12])
-    monkeypatch.setattr(record, "clock", lambda device: next(now))
-    calls = []
-    assert record.median_seconds(lambda: calls.append(1) or len(calls), "cpu") == (3, 4)
-
-
 def test_both_protocols_give_the_same_matrices(monkeypatch):
     monkeypatch.setattr(spectral, "MATRICES", 2)
     steps = spectral.drifting((300, 280), 0.1, 2, "cpu")
     spec = SpectralFilter(keep_fraction=0.05)
-    assert spectral.ours(steps, spec, "cpu")["error"] < 1e-3
-    assert spectral.published(steps[-1][:1], spec, "cpu")["published error"] < 1e-4
+    row = spectral.side_by_side(steps, spec, "cpu")
+    assert row["error"] < 1e-3 and row["published error"] < 1e-4
 
 
 def test_drift_is_what_it_says(monkeypatch):
