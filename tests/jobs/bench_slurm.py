@@ -269,23 +269,24 @@ pickle, and its share of the submission's own), and 3 more when it has run (log,
 with an sbatch that queues nothing.
 """
     )
-    if "faults" in result:
-        t = result["suite"]
-        text += f"""
+    return text + (faults(result["suite"], result["faults"]) if "faults" in result else "")
+
+
+def faults(suite: dict, found: dict) -> str:
+    """The section on what was killed, and what came of it."""
+    rows = "\n".join(f"| {f['fault']} | {f['end']} | {f['recovery_s']:.0f} |" for f in found.values())
+    return f"""
 ## Faults
 
 Each on the real cluster, in the test suite (`SVDSTORY_FAULTS=FILE pytest tests/jobs/test_slurm_*.py`), many at once;
 afterwards the report equals the undisturbed one, byte by byte, but for the seconds that each unit took. The suite took
-{t["wall_s"]} s at a load of {t["load"]}; its commands computed for {t["cpu_s_of_commands"]} s, its tasks for
-{t["cpu_s_of_tasks"]} s.
+{suite["wall_s"]} s at a load of {suite["load"]}; its commands computed for {suite["cpu_s_of_commands"]} s, its tasks for
+{suite["cpu_s_of_tasks"]} s.
 
+| what was done | what happened | seconds to a complete report |
+|---|---|---|
+{rows}
 """
-        text += "| what was done | what happened | seconds to a complete report |\n|---|---|---|\n"
-        text += (
-            "\n".join(f"| {f['fault']} | {f['end']} | {f['recovery_s']:.0f} |" for f in result["faults"].values())
-            + "\n"
-        )
-    return text
 
 
 if __name__ == "__main__":
