@@ -96,14 +96,14 @@ class SpectralBank:
         start = self._starts.get(key)
         if start is None:
             start = random_start(a, _first_block(spec, r=min(a.shape[-2:])))
-        return self._kept(key, truncate(a, spec, start, self.tolerance, out))
+        return self._kept(key, a, truncate(a, spec, start, self.tolerance, out))
 
     def _by_decomposition(self, key: tuple, a: Tensor, spec: SpectralFilter, out: Tensor) -> bool:
         """log or log² of the whole spectrum; False where it doesn't hold the tolerance by its own estimate."""
         start = self._starts.get(key)
         if start is None:
             start = random_start(a, _first_block(spec, r=0))
-        return self._kept(key, reweight(a, spec, by_decomposition(spec), start, self.tolerance, out))
+        return self._kept(key, a, reweight(a, spec, by_decomposition(spec), start, self.tolerance, out))
 
     def _by_products(self, key: tuple, a: Tensor, spec: SpectralFilter, out: Tensor) -> bool:
         """log or log² of the whole spectrum; False where it doesn't hold the tolerance.
@@ -118,22 +118,23 @@ class SpectralBank:
             error = (filtered - exact).float().norm(dim=(1, 2)) / exact.norm(dim=(1, 2))
             self._holds[key] = found is not None and bool(error.max() <= self.tolerance)
             if self._holds[key]:
-                self._starts[key] = found.start
+                self._starts[key] = found.start._replace(left=found.start.left.to(a.dtype))
             return True
         if not self._holds[key]:
             return False
-        return self._kept(key, reweight(a, spec, by_products(spec), self._starts[key], self.tolerance / 2, out))
+        return self._kept(key, a, reweight(a, spec, by_products(spec), self._starts[key], self.tolerance / 2, out))
 
     def _count(self, what: str, matrices: Tensor | int) -> None:
         with self._counting:
             self._totals[what] += matrices
 
-    def _kept(self, key: tuple, found: Found | None) -> bool:
+    def _kept(self, key: tuple, a: Tensor, found: Found | None) -> bool:
         """Whether something was found; it says where the next step starts."""
         if found is None:
             return False
-        self._starts[key] = found.start
-        self._count("untouched", found.untouched.sum())
+        self._starts[key] = found.start._replace(left=found.start.left.to(a.dtype))
+        if found.untouched is not None:
+            self._count("untouched", found.untouched.sum())
         return True
 
 

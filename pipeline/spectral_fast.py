@@ -41,7 +41,7 @@ def truncate(a: Tensor, spec: SpectralFilter, start: Start, tolerance: float, ou
         torch.bmm(left, right, out=out)
     else:
         out.copy_(left @ right)
-    if found.untouched.any():
+    if found.untouched is not None:
         out.copy_(torch.where(found.untouched[:, None, None], a, out))
     return found
 
@@ -67,7 +67,7 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, toleranc
     whole = tail.reweighted(rest).baddbmm_(found.left * found.gain[:, None].float(), found.back.mT)
     norm = (total_energy(single) / total_energy(whole)).sqrt()                 # that of the whole is preserved
     out.copy_(whole.mul_(norm[:, None, None].float()))
-    if found.untouched.any():
+    if found.untouched is not None:
         out.copy_(torch.where(found.untouched[:, None, None], a, out))
     return found
 

@@ -42,6 +42,29 @@ def test_truncation_stays_within_its_tolerance_without_an_exact_decomposition(st
     assert bank.counters() == {"matrices": 6, "exact": 0, "fallbacks": 0, "untouched": 0}
 
 
+@pytest.mark.parametrize("spec", [*TRUNCATIONS[:4], SpectralFilter(keep_energy=0.4), SpectralFilter(keep_energy=0.6)], ids=str)
+@pytest.mark.parametrize("power", [0.1, 0.25, 1.0])
+@pytest.mark.parametrize("drift", [0.3, 0.02])
+def test_truncation_of_any_spectrum_holds_its_tolerance_or_falls_back(power, drift, spec):
+    def one(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        u, v = (torch.linalg.qr(torch.randn(side, 512, generator=generator))[0] for side in (512, 640))
+        return ((u * (100 * torch.arange(1, 513.0) ** -power)) @ v.mT)[None]
+
+    bank, a = SpectralBank(spec, None, exact=False), one(0)
+    for step in (1, 2):
+        k, _ = bank(0, a, a, step=step, heads=1)
+        assert error(k, filter_matrices(a.double(), spec).matrices) < bank.tolerance
+        a = (1 - drift**2) ** 0.5 * a + drift * one(step)
+
+
+def test_a_flat_spectrum_is_truncated_without_a_fallback():
+    a = torch.randn(2, 300, 300, generator=torch.Generator().manual_seed(0))
+    bank = SpectralBank(SpectralFilter(keep_top=16), None, exact=False)
+    bank(0, a, a, step=1, heads=1)
+    assert bank.counters()["fallbacks"] == 0
+
+
 @pytest.mark.parametrize("tail, within", [(by_decomposition, 1e-3), (by_products, 3e-3)])
 @pytest.mark.parametrize("name", ["log", "log2"])
 def test_log_of_the_whole_spectrum_is_close_to_exact(steps, name, tail, within):
