@@ -140,15 +140,15 @@ def draw_leakage(material: Material):
     for method in [m for m in ("consistory", "svd-log", "svd-log2") if material.has(m)]:
         level = findings.mean(metric, method)
         if level:
-            axes.axhline(level.mean, color=colour(method), lw=0.8, ls=(0, (4, 3)) if method != "svd-log2" else ":")
-            axes.annotate(material.label(method), (1, level.mean), (4, 0), xycoords=("axes fraction", "data"),
-                          textcoords="offset points", fontsize=7, color=colour(method), va="center",
-                          annotation_clip=False)
+            axes.axhline(level.mean, color=colour(method), lw=0.8, ls=(0, (4, 3)) if method != "svd-log2" else ":",
+                         label=material.label(method))
     axes.axhline(0, color=GREY, lw=0.6)
     axes.set(xscale="log", xlabel=material.word("share"))
     axes.set_ylabel(f"{material.word('leakage')}\n{material.metric(metric)}", fontsize=7)
     axes.set_xticks(x, [f"{share * 100:g} %" for share in x])
     axes.minorticks_off()
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=3, fontsize=7, frameon=False)
     _tell_n(axes, material, (metric,))
     say(figure, material, metric)
     return figure
