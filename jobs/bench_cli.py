@@ -129,6 +129,25 @@ def pictures(methods: Annotated[Optional[str], typer.Option(help="Names, separat
 
 
 @bench.command()
+def drift(model: str = "miniature", prompts: Annotated[str, typer.Option("--set", help="A prompt set.")] = "world-gift-box",
+          method: Annotated[str, typer.Option(help="One that attends to anchors.")] = "svd-fraction-0.1",
+          steps: Annotated[int, typer.Option(min=3)] = 50, device: Device = None, out: Folder = RESULTS):
+    """How far K and V of a model with trained weights move from step to step: what the filter's warm start lives on.
+
+    Example: svdstory bench drift --model sdxl --set corgi-puppy --device cuda
+    """
+    from svdstory.pipeline.bench.drift import LEADING, SPAN, bench_drift
+    from svdstory.pipeline.bench.record import save
+
+    chosen = _device(device)
+    save("drift", bench_drift(model, prompts, method, steps, chosen), chosen, out,
+         f"{model}, {prompts}, {method}, {steps} steps, guidance 3; the first anchor's conditional half. drift: relative "
+         "Frobenius distance of a layer's K or V from that of the step before; of sigma: of its singular values; turned: "
+         f"the largest sine of the angle between one of the leading {LEADING:.0%} left singular vectors and the span of "
+         f"{SPAN:g} times as many of the step before.")
+
+
+@bench.command()
 def scoring(scorer: Annotated[str, typer.Option(help="One: the peak memory is the process's.")] = "clipscore",
             count: Annotated[int, typer.Option("--images", min=5, help="How many pictures.")] = 1000,
             size: Annotated[int, typer.Option(min=64, help="Their side in pixels.")] = 1024, device: Device = None,

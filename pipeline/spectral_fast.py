@@ -13,7 +13,8 @@ from .spectral import gains, ranks, reweighting, truncates
 from .spectral_subspace import Found, Leading, Start, Wanted, find, truncation_errors
 from .spectral_tail import Tail
 
-MARGIN = 0.9    # leading vectors are taken out from this share of the tail's edge on
+ROUNDING = 3e-7   # of an energy, relative, by float32's products
+MARGIN = 0.9      # leading vectors are taken out from this share of the tail's edge on
 
 
 def truncate(a: Tensor, spec: SpectralFilter, start: Start, tolerance: float, out: Tensor) -> Found | None:
@@ -31,6 +32,8 @@ def truncate(a: Tensor, spec: SpectralFilter, start: Start, tolerance: float, ou
                 else _enough_of_exp(sigma, energy, spec.alpha, tolerance / 2))
         gain, untouched = gains(sigma, kept, spec, energy=energy)
         errors = truncation_errors(leading, gain * sigma)
+        if spec.keep_energy is not None:
+            errors = torch.where(_undecided(leading, spec, energy)[:, None], 1, errors)
         return Wanted(gain, kept, untouched, torch.where(untouched[:, None], 0, errors))
 
     found = find(single, start, want, tolerance)
@@ -84,6 +87,20 @@ def _coupling_errors(leading: Leading, gain: Tensor, tail: Tail) -> Tensor:
     off = tail.steepest * drift / f.norm(dim=-1, keepdim=True).clamp_min(1e-30)
     over = leading.sigma[:, :m] + drift > tail.edge
     return torch.where(gain[:, :m] > 0, off, over.double())
+
+
+def _undecided(leading: Leading, spec: SpectralFilter, energy: Tensor) -> Tensor:
+    """Whether the true singular values may reach `keep_energy` at another rank: (N,) bool.
+
+    Those found are too small, their squares by up to sigma^2 ||r||^2 / (sigma^2 - sigma_out^2), and rounded.
+    """
+    squares, m = leading.sigma.square(), leading.residual.shape[-1]
+    known = squares[:, :m]
+    rise = known / (known - leading.outside[:, None]).clamp_min(1e-30) * leading.residual.norm(dim=-2) ** 2
+    most = torch.cat([known + rise, squares[:, m:]], -1).sqrt()
+    fewest, greatest = (ranks(sigma, spec, r=sigma.shape[-1], energy=energy * (1 + rounding))
+                        for sigma, rounding in ((most, -ROUNDING), (leading.sigma, ROUNDING)))
+    return fewest != greatest
 
 
 def total_energy(single: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from svdstory.pipeline.attention import Call
-from svdstory.pipeline.bench import full_size, memory, record, spectral, step
+from svdstory.pipeline.bench import drift, full_size, memory, record, spectral, step
 from svdstory.pipeline.methods import SpectralFilter, named
 from svdstory.pipeline.sampler import begin_step
+from svdstory.pipeline.spectral import spectrum
 
 from . import reference
 
@@ -36,6 +37,22 @@ def test_drift_is_what_it_says(monkeypatch):
     monkeypatch.setattr(spectral, "MATRICES", 1)
     first, second = spectral.drifting((300, 280), 0.1, 2, "cpu")
     assert spectral.relative(second, first.double()) == pytest.approx(0.1, rel=0.1)
+    assert spectral.relative(spectrum(second), spectrum(first)) < 1e-5
+
+
+def test_moved_tells_a_turn_from_a_growth():
+    """Sides that turn by 0.1 / √2 each leave the singular values as they are; twice the matrix turns nothing."""
+    first, second = spectral.drifting((300, 280), 0.1, 2, "cpu")
+    turned, grown = (drift.moved(drift._leading(first[0].double()), drift._leading(a[0].double()))
+                     for a in (second, 2 * first))
+    assert turned == pytest.approx((0.1, 0, 0.1 / 2**0.5), rel=0.2, abs=1e-5)
+    assert grown == pytest.approx((1, 1, 0), abs=1e-5)
+
+
+def test_the_miniatures_drift_is_recorded_in_every_layer_that_attends_to_anchors():
+    rows = drift.bench_drift("miniature", "world-cat", "svd-fraction-0.1", 3, "cpu")
+    assert [(row["layer"], row["of"]) for row in rows[:-1]] == [(layer, of) for layer in (2, 3, 4, 5) for of in "kv"]
+    assert all(0 < row["drift, median"] < 1 for row in rows)
 
 
 def test_followed_counts_what_is_alive_and_not_the_weights():

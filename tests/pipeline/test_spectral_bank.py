@@ -58,6 +58,40 @@ def test_truncation_of_any_spectrum_holds_its_tolerance_or_falls_back(power, dri
         a = (1 - drift**2) ** 0.5 * a + drift * one(step)
 
 
+@pytest.mark.parametrize("gap", [3e-4, 1e-3, 3e-3])
+@pytest.mark.parametrize("spec", [SpectralFilter(keep_top=20), SpectralFilter(keep_top=20, reweight="log")], ids=str)
+def test_a_cut_between_two_close_singular_values_holds_the_tolerance(spec, gap):
+    """Vectors that are good enough but for their neighbour across the cut aren't good enough."""
+    sigma = 1000 / torch.arange(1, 321.0) ** 0.9
+    sigma[20] = sigma[19] * (1 - gap)
+    bank = SpectralBank(spec, None, exact=False)
+    for step, a in enumerate(turning(sigma, turn=0.07, steps=4), start=1):
+        k, _ = bank(0, a, a, step=step, heads=1)
+        assert error(k, filter_matrices(a.double(), spec).matrices) < bank.tolerance
+    assert bank.counters()["fallbacks"] == 0
+
+
+@pytest.mark.parametrize("short", [1e-7, -1e-7, 1e-6])
+def test_an_energy_that_is_nearly_reached_is_decided_as_by_the_exact_path(short):
+    sigma = 1000 / torch.arange(1, 321.0) ** 0.9
+    reached = sigma.double().square().cumsum(0)[14] / sigma.double().square().sum()
+    spec = SpectralFilter(keep_energy=float(reached) + short)
+    bank = SpectralBank(spec, None, exact=False)
+    for step, a in enumerate(turning(sigma, turn=0.07, steps=4), start=1):
+        k, _ = bank(0, a, a, step=step, heads=1)
+        assert error(k, filter_matrices(a.double(), spec).matrices) < bank.tolerance
+
+
+def turning(sigma: torch.Tensor, turn: float, steps: int) -> list[torch.Tensor]:
+    """(1, r, r + 64) of fixed singular values (r,), whose singular vectors turn by the angle `turn` at each step."""
+    generator, r, out = torch.Generator().manual_seed(0), len(sigma), []
+    sides = [torch.linalg.qr(torch.randn(side, r, generator=generator))[0] for side in (r, r + 64)]
+    for _ in range(steps):
+        out.append(((sides[0] * sigma) @ sides[1].mT)[None])
+        sides = [torch.linalg.qr(s + turn * len(s) ** -0.5 * torch.randn(s.shape, generator=generator))[0] for s in sides]
+    return out
+
+
 def test_a_flat_spectrum_is_truncated_without_a_fallback():
     a = torch.randn(2, 300, 300, generator=torch.Generator().manual_seed(0))
     bank = SpectralBank(SpectralFilter(keep_top=16), None, exact=False)
