@@ -31,8 +31,7 @@ class Filtered(NamedTuple):
 def filter_matrices(a: Tensor, spec: SpectralFilter) -> Filtered:
     """Replace the singular values of each matrix of `a` (N, T, C) by f(sigma), as sampler.md section 5 says.
 
-    Any float dtype in, the same out. Where nothing changes (a filter that keeps everything), `a` comes back bit for
-    bit. No host synchronisation beyond the one torch.linalg.eigh makes on a GPU.
+    Any float dtype in, the same out. Where nothing changes (a filter that keeps everything), `a` comes back bit for bit.
     Raises FloatingPointError if `a` holds inf or nan.
     """
     r = min(a.shape[-2:])
@@ -48,7 +47,7 @@ def filter_matrices(a: Tensor, spec: SpectralFilter) -> Filtered:
 
 def spectrum(a: Tensor) -> Tensor:
     """Singular values of each matrix of `a` (N, T, C): (N, r) float64, largest first. No vectors are computed."""
-    return _roots(_checked(torch.linalg.eigvalsh, gram(a)))
+    return _roots(checked(torch.linalg.eigvalsh, gram(a)))
 
 
 def gram(a: Tensor) -> Tensor:
@@ -59,7 +58,7 @@ def gram(a: Tensor) -> Tensor:
 
 def decompose(a: Tensor) -> tuple[Tensor, Tensor]:
     """Singular values (N, r) and the singular vectors of the smaller side (N, r, r, in columns), float64."""
-    squares, vectors = _checked(torch.linalg.eigh, gram(a))  # ascending
+    squares, vectors = checked(torch.linalg.eigh, gram(a))  # ascending
     return _roots(squares), vectors.flip(-1)
 
 
@@ -138,11 +137,17 @@ def _roots(squares: Tensor) -> Tensor:
     return squares.clamp_min(0).sqrt().flip(-1)
 
 
-def _checked(decomposition, matrices: Tensor):
-    """Run it; name the cause where it fails on inf or nan. A look at the values costs nothing where it works."""
+def checked(decomposition, matrices: Tensor):
+    """decomposition(matrices), eigenvalues or a tuple that begins with them; FloatingPointError if these are inf or nan.
+
+    LAPACK passes nan on or gives up, by the matrix's size.
+    """
     try:
-        return decomposition(matrices)
-    except torch.linalg.LinAlgError as error:
-        if not torch.isfinite(matrices).all():
-            raise FloatingPointError("an anchor's keys or values hold inf or nan: no spectrum to filter") from error
-        raise
+        found = decomposition(matrices)
+    except torch.linalg.LinAlgError:
+        if torch.isfinite(matrices).all():
+            raise
+    else:
+        if torch.isfinite(found if isinstance(found, Tensor) else found[0]).all():
+            return found
+    raise FloatingPointError("an anchor's keys or values hold inf or nan: no spectrum to filter")

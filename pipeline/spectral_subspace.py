@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .spectral import checked
+
 ROUNDS = 8      # a warm start takes 1 or 2, a random one 2 to 4
 STEP = 8        # columns by which a block grows or shrinks
 AHEAD = 4       # residuals are computed of so many more than were wanted last
@@ -65,8 +67,9 @@ class Found(NamedTuple):
 def find(a: Tensor, start: Start, want: Callable[[Leading], Wanted], tolerance: float) -> Found | None:
     """Leading triplets of `a` (N, T, C) float32 that are good enough for what `want` makes of them.
 
-    None where the tolerance isn't met or the block would be so large that an exact decomposition is cheaper. One host
-    synchronisation a round.
+    None where the tolerance isn't met or the block would be so large that an exact decomposition is cheaper. A GPU waits
+    for the host three times in the first round, at the small decompositions and the decisions.
+    Raises FloatingPointError if `a` holds inf or nan.
     """
     columns, front = start.left.shape[-1], start.front
     right = _orthonormal(_back(a, start.left.to(a.dtype)))                     # (N, C, b)
@@ -92,7 +95,7 @@ def find(a: Tensor, start: Start, want: Callable[[Leading], Wanted], tolerance: 
         residual = (leading.residual * scale[..., :front])[..., locked:]       # the first are good enough: rounding
         columns = max(columns + STEP, block_size(most)) if most < columns else 2 * columns
         front = front_size(most, columns)
-        if columns > min(a.shape[-2:]) // 2 or not worst < float("inf"):
+        if columns > min(a.shape[-2:]) // 2 or not worst < torch.inf:
             return None
     return None
 
@@ -148,7 +151,7 @@ def _improve(a: Tensor, right: Tensor, image: Tensor, squared: Tensor, residual:
     images = _image(a, new)                                                    # (N, T, m)
     across = image.double().mT @ images.double()
     projected = torch.cat([torch.cat([squared, across], -1), torch.cat([across.mT, _gram(images)], -1)], -2)
-    squares, rotation = torch.linalg.eigh(projected)                           # ascending
+    squares, rotation = _eigh(projected)                                       # ascending
     columns = min(columns, 3 * squares.shape[-1] // 4 // STEP * STEP)
     squares, rotation = squares.flip(-1).clamp_min(0), rotation.flip(-1)[..., :columns].float()
     rank = (squares > 1e-10 * squares[:, :1]).sum(-1, keepdim=True)            # (N, 1): less than b + m if some were noise
@@ -176,6 +179,13 @@ def _gram(block: Tensor) -> Tensor:
     return wide.mT @ wide
 
 
+def _eigh(small: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and vectors of (N, p, p), on the CPU, with matrices of 50 to 150 columns half a millisecond
+    each. On a GPU, torch up to 2.11 takes them one by one too, some 2 ms each (github.com/pytorch/pytorch/issues/174674)."""
+    squares, vectors = checked(torch.linalg.eigh, small.cpu())
+    return squares.to(small.device), vectors.to(small.device)
+
+
 def _orthonormal(block: Tensor) -> Tensor:
     """The orthonormal basis of the columns of (N, C, b) that is nearest to them (Löwdin): their order is kept.
 
@@ -186,6 +196,6 @@ def _orthonormal(block: Tensor) -> Tensor:
     """
     wide = block.double()
     norms = wide.norm(dim=-2, keepdim=True).clamp_min(1e-30)                   # (N, 1, b)
-    squares, vectors = torch.linalg.eigh(wide.mT @ wide / (norms.mT * norms))  # (N, b), (N, b, b)
+    squares, vectors = _eigh(wide.mT @ wide / (norms.mT * norms))              # (N, b), (N, b, b)
     scale = torch.where(squares > 1e-6 * squares[:, -1:], squares.clamp_min(1e-30).rsqrt(), 0)
     return block @ ((vectors * scale[:, None]) @ vectors.mT / norms.mT).float()

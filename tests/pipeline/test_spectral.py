@@ -162,8 +162,9 @@ def test_zero_matrices_stay_zero():
         assert filter_matrices(torch.zeros(1, 8, 6), spec).matrices.abs().max() == 0
 
 
-def test_not_finite_input_is_named():
-    a = torch.randn(1, 8, 6)
+@pytest.mark.parametrize("size", [(8, 6), (400, 272)])
+def test_not_finite_input_is_named(size):
+    a = torch.randn(1, *size)
     a[0, 3, 3] = float("inf")
     with pytest.raises(FloatingPointError, match="inf or nan"):
         filter_matrices(a, SpectralFilter(keep_top=2))

@@ -156,6 +156,18 @@ def test_a_spectrum_without_an_end_falls_back_to_the_exact_path_and_counts_it():
     assert bank.counters() == {"matrices": 2, "exact": 2, "fallbacks": 2, "untouched": 0}
 
 
+@pytest.mark.parametrize("spec", [SpectralFilter(keep_fraction=0.05), SpectralFilter(reweight="log")], ids=str)
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+@pytest.mark.parametrize("step", [1, 2])
+def test_inf_and_nan_are_named_on_the_fast_path_too(steps, spec, bad, step):
+    bank, broken = SpectralBank(spec, None, exact=False), steps[1].clone()
+    broken[0, 3, 4] = bad
+    if step == 2:
+        bank(0, steps[0], steps[0], step=1, heads=1)
+    with pytest.raises(FloatingPointError, match="inf or nan"):
+        bank(0, broken, broken, step=step, heads=1)
+
+
 def test_exact_means_exact_and_small_matrices_always_are(steps):
     spec = SpectralFilter(keep_fraction=0.05)
     want = filter_matrices(steps[0], spec).matrices
