@@ -73,10 +73,11 @@ def truncates(spec: SpectralFilter) -> bool:
             or (spec.keep_energy is not None and spec.keep_energy < 1))
 
 
-def ranks(sigma: Tensor, spec: SpectralFilter, *, r: int, energy: Tensor) -> Tensor:
+def ranks(sigma: Tensor, spec: SpectralFilter, *, r: int, energy: Tensor | None) -> Tensor:
     """How many of the leading singular values each matrix keeps: (N,) int64, from 1 to r.
 
-    sigma (N, m) are the m <= r leading ones of r; energy (N,) is the sum of the squares of all r. An answer of m may
+    sigma (N, m) are the m <= r leading ones of r; energy (N,) is the sum of the squares of all r, for
+    `keep_energy`. An answer of m may
     mean that more than m should be kept.
     """
     m = sigma.shape[-1]
@@ -88,7 +89,7 @@ def ranks(sigma: Tensor, spec: SpectralFilter, *, r: int, energy: Tensor) -> Ten
     return sigma.new_full(sigma.shape[:1], min(spec.keep_top or m, m), dtype=torch.int64)
 
 
-def gains(sigma: Tensor, kept: Tensor, spec: SpectralFilter, *, energy: Tensor) -> tuple[Tensor, Tensor]:
+def gains(sigma: Tensor, kept: Tensor, spec: SpectralFilter, *, energy: Tensor | None) -> tuple[Tensor, Tensor]:
     """The factors f(sigma) / sigma (N, m) of leading singular values (N, m), and which matrices are untouched (N,).
 
     The reweighting acts on the `kept` ones (N,) and preserves the norm of what is kept; without truncation that is

@@ -24,7 +24,7 @@ def truncate(a: Tensor, spec: SpectralFilter, start: Start, tolerance: float, ou
     a half of the tolerance of its norm.
     """
     single = a.float()
-    energy = total_energy(single)
+    energy = total_energy(single) if spec.keep_energy is not None or not truncates(spec) else None
 
     def want(leading: Leading) -> Wanted:
         sigma = leading.sigma
