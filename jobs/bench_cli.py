@@ -114,18 +114,20 @@ def images(counts: Annotated[str, typer.Option(help="Numbers of images, separate
 
 @bench.command()
 def pictures(methods: Annotated[Optional[str], typer.Option(help="Names, separated by commas.")] = None,
-             steps: Annotated[int, typer.Option(min=1)] = 20, out: Folder = RESULTS):
-    """What the filter's fast paths change in the miniature's pictures, against the exact path.
+             model: str = "miniature", sets: Annotated[Optional[str], typer.Option(help="Prompt sets.")] = None,
+             steps: Annotated[int, typer.Option(min=1)] = 20, device: Device = "cpu", out: Folder = RESULTS):
+    """What the filter's fast paths change in the pictures of a model with trained weights, against the exact path.
 
-    Example: svdstory bench pictures --methods svd-log2
+    Example: svdstory bench pictures --model sdxl --sets corgi-puppy --methods svd-log2 --device cuda
     """
-    from svdstory.pipeline.bench.pictures import METHODS, SMALLEST, bench_pictures
+    from svdstory.pipeline.bench.pictures import METHODS, SETS, bench_pictures
     from svdstory.pipeline.bench.record import save
 
-    _device("cpu")
-    rows = bench_pictures(tuple(methods.split(",")) if methods else METHODS, steps=steps)
-    save("pictures", rows, "cpu", out, f"The miniature, 4 images a set, {steps} steps, guidance 3, same seed; fast paths "
-         f"for ranks of {SMALLEST} and more, tolerance 1e-3. An infinite PSNR: the same pixels.")
+    chosen = _device(device)
+    rows = bench_pictures(model, tuple(methods.split(",")) if methods else METHODS,
+                          tuple(sets.split(",")) if sets else SETS, steps, chosen)
+    save("pictures", rows, chosen, out, f"{model}, {steps} steps, guidance 3, same seed; fast paths for all matrices but "
+         "the smallest (of the miniature's, all), tolerance 1e-3. An infinite PSNR: the same pixels.")
 
 
 @bench.command()

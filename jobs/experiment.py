@@ -21,7 +21,8 @@ class Experiment(Strict):
     """An experiment file. Unset seeds are each set's own; unset steps, size and scorers the model's own.
 
     sets: groups (good, bad), names or paths of YAML files. methods: names of methods.yaml, or entries with a name.
-    size: (width, height) in pixels. scorers: what `score` measures.
+    size: (width, height) in pixels. exact_filter: decompose in float64 what spectral filters otherwise do within
+    TOLERANCE (pipeline/methods.py), for a comparison. scorers: what `score` measures.
     """
 
     about: str = ""
@@ -33,6 +34,7 @@ class Experiment(Strict):
     size: tuple[int, int] | None = None
     guidance: float = 5.0
     scheduler: str = "ddim"
+    exact_filter: bool = False
     scorers: tuple[str, ...] | None = None
 
     @field_validator("seeds")

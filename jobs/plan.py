@@ -9,7 +9,7 @@ import os
 from functools import cached_property
 from pathlib import Path
 
-from svdstory.pipeline.methods import Method
+from svdstory.pipeline.methods import TOLERANCE, Method
 from svdstory.pipeline.modelspec import ModelSpec, resolve_model
 from svdstory.pipeline.promptset import PromptSet
 from svdstory.pipeline.strict import InputError, Strict, digest, nearest, parse
@@ -42,6 +42,7 @@ class Plan(Strict):
     size: tuple[int, int]
     guidance: float
     scheduler: str
+    exact_filter: bool = True      # plans from before there was a choice don't say
     scorers: tuple[str, ...]
     sets: dict[str, PromptSet]
     methods: dict[str, Method]
@@ -72,16 +73,18 @@ def make_plan(name: str, experiment: Experiment, near: Path, dtype: str | None =
                "guidance": experiment.guidance, "scheduler": experiment.scheduler}
     check_setting(setting, model)
     check_sets(sets, methods, model)
-    cells = [Cell(set=s, method=m, seed=seed, key=unit_key(sets[s], methods[m], seed, model, setting))
+    exact = experiment.exact_filter
+    cells = [Cell(set=s, method=m, seed=seed, key=unit_key(sets[s], methods[m], seed, model, setting, exact))
              for s in sets for m in methods for seed in experiment.seeds or sets[s].seeds]
     return Plan(schema_version=SCHEMA, experiment=name, about=experiment.about, model=model, **setting,
-                scorers=experiment.scorers or model.scorers, sets=sets, methods=methods, cells=tuple(cells))
+                exact_filter=exact, scorers=experiment.scorers or model.scorers, sets=sets, methods=methods, cells=tuple(cells))
 
 
-def unit_key(prompts: PromptSet, method: Method, seed: int, model: ModelSpec, setting: dict) -> str:
+def unit_key(prompts: PromptSet, method: Method, seed: int, model: ModelSpec, setting: dict, exact_filter: bool) -> str:
     """Hash of everything that changes pixels, and of nothing else."""
+    filtered = {} if exact_filter or not method.filters() else {"filter_tolerance": TOLERANCE}
     return digest({"schema": SCHEMA, "set": prompts.content(), "method": method.switches(), "seed": seed,
-                   "model": model.content(), **setting, "size": list(setting["size"])})[:KEY_DIGITS]
+                   "model": model.content(), **setting, **filtered, "size": list(setting["size"])})[:KEY_DIGITS]
 
 
 def check_setting(setting: dict, model: ModelSpec) -> None:

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 
 from .strict import InputError, Strict, nearest, parse
 
+TOLERANCE = 1e-3     # relative Frobenius error of a filtered K or V; float16 itself rounds by 2e-4 to 5e-4
+
 
 class FreeU(Strict):
     """FreeU (arXiv 2309.11497): skip scales s1, s2 and backbone scales b1, b2 of the first two up blocks."""
@@ -76,12 +78,11 @@ class Method(Strict):
     @model_validator(mode="after")
     def _possible(self):
         extended = self.extended_attention != "off"
-        filtered = self.filter_k is not None or self.filter_v is not None
         attends_anchors = extended and self.reference == "anchors"
         rules = [
             (self.mask_dropout and self.extended_attention != "masked",
              f"mask_dropout {self.mask_dropout} needs extended_attention: masked"),
-            (filtered and not extended, "a spectral filter needs extended_attention: unmasked or masked"),
+            (self.filters() and not extended, "a spectral filter needs extended_attention: unmasked or masked"),
             (self.reference == "random" and not extended, "reference: random needs extended_attention"),
             ((attends_anchors or self.feature_injection) and self.n_anchors < 1,
              "extended_attention and feature_injection need n_anchors of at least 1"),
@@ -94,6 +95,10 @@ class Method(Strict):
         if broken:
             raise ValueError("; ".join(broken))
         return self
+
+    def filters(self) -> bool:
+        """Whether K or V of the anchors are filtered."""
+        return self.filter_k is not None or self.filter_v is not None
 
     def switches(self) -> dict:
         """What changes pixels, without what is off: stable when a new switch is added."""

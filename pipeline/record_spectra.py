@@ -34,7 +34,7 @@ def record_spectra(plan: Plan, run: Path, keys: Iterable[str], device: str | Non
         model, recorder = model or load_model(plan.model, device), SpectraRecorder()
         prompts, method = plan.sets[cell.set], plan.methods[cell.method]
         generate(model, prompts, method, seed=cell.seed, steps=plan.steps, guidance=plan.guidance, size=plan.size,
-                 scheduler=plan.scheduler, spectra=recorder,
+                 scheduler=plan.scheduler, exact_filter=plan.exact_filter, spectra=recorder,
                  micro_batch=fitting(plan, method, len(prompts.settings), model.device))
         if not recorder.values:
             raise InputError(f"{cell.method}: attends to no anchors, so it has no spectra to record. Choose a method "

@@ -91,15 +91,15 @@ class Sample:
 
 @torch.no_grad()
 def sample(unet, scheduler, conditioning: Conditioning, method: Method, *, seed: int, steps: int, guidance: float,
-           latents: Tensor, micro_batch: int | None = None, exact_filter: bool = True,
+           latents: Tensor, micro_batch: int | None = None, exact_filter: bool = False,
            spectra: SpectraRecorder | None = None,
            on_step: Callable[[Step], None] = lambda step: None) -> Sample:
     """Denoise `latents` (B, C, H, W), standard normal, into a set of images of one subject.
 
     `micro_batch`: images per UNet call besides the anchors (None: all); less takes less memory and gives the same
     images, up to float rounding. Guidance of 1 or less runs without the uncond half. `exact_filter`: spectral filters
-    take their exact paths; False allows the faster ones within a tolerance, whose images have not been compared on
-    real weights yet. `spectra` records the anchors' singular values. FreeU is the method's, whatever the caller has
+    decompose every matrix in float64; otherwise large ones are filtered within TOLERANCE (methods.py), many times
+    faster. `spectra` records the anchors' singular values. FreeU is the method's, whatever the caller has
     set on the UNet. Raises InputError where the set and the method don't fit.
     """
     check(method, len(conditioning), latents.shape[-2:])

@@ -8,13 +8,12 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from .methods import SpectralFilter
+from .methods import TOLERANCE, SpectralFilter
 from .spectral import filter_matrices, keeps_everything, truncates
 from .spectral_fast import reweight, truncate
 from .spectral_subspace import Found, Start, block_size, random_start
 from .spectral_tail import by_decomposition, by_products
 
-TOLERANCE = 1e-3     # relative Frobenius error of a filtered matrix; float16 itself rounds by 2e-4 to 5e-4
 SMALLEST = 256       # matrices of a lower rank are decomposed exactly: that is as fast
 
 

@@ -94,14 +94,14 @@ def make_unit(plan: Plan, cell: Cell, store: Store, model: Model, attempt: Attem
     prompts, method = plan.sets[cell.set], plan.methods[cell.method]
     micro_batch = micro_batch or fitting(plan, method, len(prompts.settings), model.device)
     made = generate(model, prompts, method, seed=cell.seed, steps=plan.steps, guidance=plan.guidance, size=plan.size,
-                    scheduler=plan.scheduler, on_step=on_step, micro_batch=micro_batch)
+                    scheduler=plan.scheduler, exact_filter=plan.exact_filter, on_step=on_step, micro_batch=micro_batch)
     files = {f"{i}.png": png(image, text_chunks(plan, cell, i)) for i, image in enumerate(made.images)}
     files["tensors.safetensors"] = tensors(made, model)
     manifest = {
         "set": {"name": cell.set, **prompts.content()}, "prompts": prompts.prompts,
         "method": {"name": cell.method, **method.switches()}, "seed": cell.seed,
         "setting": {"steps": plan.steps, "size": list(plan.size), "guidance": plan.guidance,
-                    "scheduler": plan.scheduler},
+                    "scheduler": plan.scheduler, "exact_filter": plan.exact_filter},
         "model": {"name": plan.model.name, **plan.model.content(), "note": plan.model.note},
         "images": len(made.images), "counters": made.counters, "times": {"began": began, "ended": time.time()},
         "device": device_name(model.device), "micro_batch": micro_batch, "versions": versions(), "code": code_revision(),

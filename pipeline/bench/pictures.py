@@ -1,4 +1,4 @@
-"""`svdstory bench pictures`: what the fast filter paths change in pictures of a trained model, the miniature."""
+"""`svdstory bench pictures`: what the fast filter paths change in pictures of a model with trained weights."""
 
 from unittest.mock import patch
 
@@ -15,10 +15,12 @@ SETS = ("world-gift-box", "world-cat")
 SMALLEST = 16  # the miniature's matrices have ranks of 48 and 96: studies would decompose all of them exactly
 
 
-def bench_pictures(methods: tuple[str, ...] = METHODS, sets: tuple[str, ...] = SETS, steps: int = 20) -> list[dict]:
+def bench_pictures(model_name: str = "miniature", methods: tuple[str, ...] = METHODS, sets: tuple[str, ...] = SETS,
+                   steps: int = 20, device: str = "cpu") -> list[dict]:
     """Rows: set × method, exact against fast from the same seed: relative difference of the final latents, largest
     change of a pixel (of 255), PSNR in dB, and how many matrices took which path."""
-    model, rows = load_model("miniature", "cpu"), []
+    model, rows = load_model(model_name, device), []
+    smallest = SMALLEST if model_name == "miniature" else spectral_bank.SMALLEST
     for name in sets:
         prompts, = find_sets(name)
         for method in methods:
@@ -26,7 +28,7 @@ def bench_pictures(methods: tuple[str, ...] = METHODS, sets: tuple[str, ...] = S
                 return generate(model, prompts, named(method), seed=0, steps=steps, guidance=3.0, exact_filter=exact)
 
             exact = drawn(True)
-            with patch.object(spectral_bank, "SMALLEST", SMALLEST):
+            with patch.object(spectral_bank, "SMALLEST", smallest):
                 fast = drawn(False)
             pixels, others = (np.stack([np.asarray(image, float) for image in made.images]) for made in (exact, fast))
             error = np.mean((pixels - others) ** 2)

@@ -43,6 +43,12 @@ def test_keys_change_with_everything_that_changes_pixels(tmp_path, change):
     assert not set(keys(plan_of(tmp_path))) & set(keys(plan_of(tmp_path, **change)))
 
 
+def test_exact_filters_are_other_units_of_filtered_methods_alone(tmp_path):
+    within, exact = ({cell.method: cell.key for cell in plan_of(tmp_path, methods=["consistory", "svd-log"], **chosen).cells}
+                     for chosen in ({}, {"exact_filter": True}))
+    assert within["consistory"] == exact["consistory"] and within["svd-log"] != exact["svd-log"]
+
+
 def test_methods_with_equal_switches_are_one_unit(tmp_path):
     same = {"name": "my-consistory", "base": "consistory", "set": {"mask_dropout": 0.5}}
     plan = plan_of(tmp_path, methods=["consistory", same])

@@ -8,7 +8,7 @@ import torch
 from svdstory.jobs.experiment import Experiment
 from svdstory.jobs.plan import make_plan
 from svdstory.jobs.store import Store
-from svdstory.pipeline import record_spectra, worker
+from svdstory.pipeline import record_spectra, spectral_bank, worker
 from svdstory.pipeline.generation import NotFinite
 from svdstory.pipeline.strict import parse
 
@@ -47,6 +47,18 @@ def test_a_unit_tells_the_micro_batch_and_the_device_it_was_made_with(plan, tmp_
     assert worker.work(plan, store, [key], device="cpu", micro_batch=1).made == [key]
     manifest = store.manifest(key)
     assert manifest["micro_batch"] == 1 and manifest["device"] == "cpu"
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_studies_filter_within_the_tolerance_unless_told_otherwise(tmp_path, monkeypatch, exact):
+    monkeypatch.setattr(spectral_bank, "SMALLEST", 16)        # the miniature's ranks are 48 and 96
+    content = {"sets": ["world-cat"], "methods": ["svd-fraction-0.1"], "model": "miniature", "steps": 3,
+               "exact_filter": exact}
+    plan, store = make_plan("test", parse(Experiment, content, "test"), tmp_path), Store(tmp_path / "run")
+    [key] = plan.units
+    assert worker.work(plan, store, [key], device="cpu").made == [key]
+    counters = store.manifest(key)["counters"]
+    assert counters["exact"] == (counters["matrices"] if exact else 0) and counters["matrices"] > 0
 
 
 def test_spectra_are_recorded_with_the_micro_batch_that_fits(plan, tmp_path, monkeypatch):
