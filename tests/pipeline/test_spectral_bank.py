@@ -7,7 +7,7 @@ from svdstory.pipeline.methods import SpectralFilter
 from svdstory.pipeline.spectral import filter_matrices, spectrum
 from svdstory.pipeline.spectral_bank import SpectralBank
 from svdstory.pipeline.spectral_fast import reweight
-from svdstory.pipeline.spectral_subspace import random_start
+from svdstory.pipeline.spectral_subspace import Leading, Wanted, find, random_start
 from svdstory.pipeline.spectral_tail import by_decomposition, by_products, recurrence, symmetric_product
 
 from .test_spectral import error, real_like
@@ -120,7 +120,7 @@ def test_log_of_the_whole_spectrum_never_takes_the_exact_path_on_a_cpu(steps, na
     assert bank.counters() == {"matrices": 6, "exact": 0, "fallbacks": 0, "untouched": 0}
 
 
-@pytest.mark.parametrize("tolerance, exact", [(3e-3, 2), (1e-6, 6)], ids=["holds", "does not hold"])
+@pytest.mark.parametrize("tolerance, exact", [(3e-3, 0), (1e-6, 6)], ids=["holds", "does not hold"])
 def test_products_are_measured_at_a_layers_first_step_and_used_where_they_hold(steps, tolerance, exact, monkeypatch):
     monkeypatch.setattr(SpectralBank, "_by_decomposition", SpectralBank._by_products)   # as on a GPU
     spec = SpectralFilter(reweight="log2")
@@ -242,3 +242,15 @@ def test_the_shipped_recurrences_are_complete():
         levels = range(len(by.left))
         assert [len(c) for c in by.left] == [len(c) for c in by.right] == [j + 2 for j in levels]
         assert len(by.total) == len(by.left) + 2
+
+
+def test_rounds_go_on_to_improve_what_float32_can():
+    """Residuals of a later round are rounding in part, which once made the basis less than orthonormal: it stood still."""
+    def want(leading: Leading) -> Wanted:
+        gain = (torch.arange(leading.sigma.shape[-1]) < 50).double().expand(1, -1)
+        share = leading.residual.norm(dim=-2) / leading.sigma[:, :1]
+        return Wanted(gain, torch.tensor([50]), torch.tensor([False]), share * gain[:, :share.shape[-1]])
+
+    sigma = 1600 / torch.arange(1, 513.0)
+    a, = turning(sigma, turn=0, steps=1)
+    assert find(a, random_start(a, 64), want, tolerance=5e-6, settled=0) is not None
