@@ -1,8 +1,5 @@
 """The anchors' spectral filter over one sampling pass: what the sampler calls, once per layer and step."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from threading import Lock
 
 import torch
@@ -13,6 +10,7 @@ from .spectral import filter_matrices, keeps_everything, truncates
 from .spectral_fast import reweight, truncate
 from .spectral_subspace import Found, Start, block_size, random_start
 from .spectral_tail import by_decomposition, by_products
+from .threads import one_thread_each
 
 SMALLEST = 256       # matrices of a lower rank are decomposed exactly: that is as fast
 
@@ -68,7 +66,7 @@ class SpectralBank:
         if a.is_cuda or min(a.shape[-2:]) < SMALLEST:
             self._filtered(key, a, spec, out)
         else:
-            in_threads(lambda i: self._filtered((*key, i), a[i:i + 1], spec, out[i:i + 1]), a.shape[0])
+            one_thread_each(lambda i: self._filtered((*key, i), a[i:i + 1], spec, out[i:i + 1]), a.shape[0])
         return out
 
     def _filtered(self, key: tuple, a: Tensor, spec: SpectralFilter, out: Tensor) -> None:
@@ -144,19 +142,3 @@ def _first_block(spec: SpectralFilter, r: int) -> int:
     if spec.keep_top is not None:
         return block_size(min(spec.keep_top, r))
     return 48 if spec.keep_fraction is None else block_size(int(spec.keep_fraction * r) + 1)
-
-
-def in_threads(job: Callable[[int], None], count: int) -> None:
-    """job(0) to job(count - 1), on as many threads as torch has for one operation here, one of them for each."""
-    threads = min(torch.get_num_threads(), count)
-    if threads == 1:
-        for i in range(count):
-            job(i)
-    else:
-        list(_pool(threads).map(torch.inference_mode()(job), range(count)))
-
-
-@lru_cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    # set_num_threads leaves the caller's number alone, but threads that anyone starts later begin with this one
-    return ThreadPoolExecutor(threads, "spectral filter", torch.set_num_threads, (1,))
