@@ -96,6 +96,7 @@ def find(a: Tensor, start: Start, want: Callable[[Leading], Wanted], tolerance: 
         scale = leading.sigma[:, None].float()
         right, image, squared = leading.right, leading.left * scale, leading.sigma.square().diag_embed()
         residual = (leading.residual * scale[..., :front])[..., locked:]       # the first are good enough: rounding
+        residual = _without(right, residual)       # of small ones much is rounding too, and that isn't orthogonal to V
         columns = max(columns + STEP, block_size(most)) if most < columns else 2 * columns
         front = front_size(most, columns)
         if columns > min(a.shape[-2:]) // 2 or not worst < torch.inf:
@@ -121,12 +122,13 @@ def truncation_errors(leading: Leading, f: Tensor) -> Tensor:
     nearly the same sigma. 1.2 to 3.4 times the error, over 582 filtered matrices of flat to steep spectra
     (tests/pipeline/test_spectral_bank.py has some of them).
     """
-    m, residual = leading.residual.shape[-1], leading.residual.double()
+    m = leading.residual.shape[-1]
+    overlap = (leading.residual.mT @ leading.residual).double()                # (N, m, m)
     f, squares = f[:, :m], leading.sigma[:, :m].square()
     gap = (squares - leading.outside[:, None]).clamp_min(1e-30)                # (N, m)
-    sine = (leading.outside.sqrt()[:, None] * residual.norm(dim=-2) / gap).clamp_max(1)        # clamp keeps nan
+    sine = (leading.outside.sqrt()[:, None] * overlap.diagonal(dim1=-2, dim2=-1).sqrt() / gap).clamp_max(1)  # nan stays
     apart = (squares[:, :, None] - squares[:, None]).clamp_min(1e-30)          # (N, m, m) of used i and dropped j
-    turn = ((residual.mT @ residual).abs() * (squares / gap)[:, None] / apart).clamp_max(1)
+    turn = (overlap.abs() * (squares / gap)[:, None] / apart).clamp_max(1)
     turn = torch.where(f[:, None] > 0, 0, turn).norm(dim=-1)                   # (N, m)
     share = f * (2.5 * sine).hypot(2**0.5 * turn) / f.norm(dim=-1, keepdim=True).clamp_min(1e-30)
     return torch.where(f > 0, share, 0)
@@ -149,8 +151,7 @@ def _improve(a: Tensor, right: Tensor, image: Tensor, squared: Tensor, residual:
     before dropped are next to the block.
     """
     b = right.shape[-1]
-    new = _orthonormal(_without(right, residual))  # small residuals are rounding in part, and that isn't orthogonal to V
-    new = _without(right, new)                     # twice is enough (Kahan; Parlett, The Symmetric Eigenvalue Problem, 6-9)
+    new = _without(right, _orthonormal(residual))  # twice is enough (Kahan; Parlett, The Symmetric Eigenvalue Problem, 6-9)
     images = _image(a, new)                                                    # (N, T, m)
     across = image.double().mT @ images.double()
     projected = torch.cat([torch.cat([squared, across], -1), torch.cat([across.mT, _gram(images)], -1)], -2)
