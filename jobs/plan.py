@@ -77,7 +77,8 @@ def make_plan(name: str, experiment: Experiment, near: Path, dtype: str | None =
     cells = [Cell(set=s, method=m, seed=seed, key=unit_key(sets[s], methods[m], seed, model, setting, exact))
              for s in sets for m in methods for seed in experiment.seeds or sets[s].seeds]
     return Plan(schema_version=SCHEMA, experiment=name, about=experiment.about, model=model, **setting,
-                exact_filter=exact, scorers=experiment.scorers or model.scorers, sets=sets, methods=methods, cells=tuple(cells))
+                exact_filter=exact, scorers=experiment.scorers or model.scorers, sets=sets, methods=methods,
+                cells=tuple(cells))
 
 
 def unit_key(prompts: PromptSet, method: Method, seed: int, model: ModelSpec, setting: dict, exact_filter: bool) -> str:

@@ -45,7 +45,8 @@ def moved(before: tuple[Tensor, ...], now: tuple[Tensor, ...]) -> tuple[float, f
     (a, sigma, left), (a_new, sigma_new, left_new) = before, now
     wanted = left_new[:, :max(1, int(LEADING * len(sigma)))]
     outside = wanted - left @ (left.mT @ wanted)
-    return float((a_new - a).norm() / a.norm()), float((sigma_new - sigma).norm() / sigma.norm()), float(outside.norm(dim=0).max())
+    return (float((a_new - a).norm() / a.norm()), float((sigma_new - sigma).norm() / sigma.norm()),
+            float(outside.norm(dim=0).max()))
 
 
 def _leading(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,4 +68,5 @@ def bench_drift(model: str, prompts: str, method: str, steps: int, device: str) 
 
 def _row(of: dict, moves: list[tuple[float, float, float]]) -> dict:
     names = ("drift", "of sigma", "turned")
-    return of | {f"{name}, {what.__name__}": what(column) for name, column in zip(names, zip(*moves)) for what in (median, max)}
+    return of | {f"{name}, {what.__name__}": what(column)
+                 for name, column in zip(names, zip(*moves)) for what in (median, max)}
