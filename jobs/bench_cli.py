@@ -120,14 +120,14 @@ def pictures(methods: Annotated[Optional[str], typer.Option(help="Names, separat
 
     Example: svdstory bench pictures --model sdxl --sets corgi-puppy --methods svd-log2 --device cuda
     """
-    from svdstory.pipeline.bench.pictures import METHODS, SETS, bench_pictures
+    from svdstory.pipeline.bench.pictures import METHODS, SETS, SMALLEST, bench_pictures
     from svdstory.pipeline.bench.record import save
 
     chosen = _device(device)
     rows = bench_pictures(model, tuple(methods.split(",")) if methods else METHODS,
                           tuple(sets.split(",")) if sets else SETS, steps, chosen)
-    save("pictures", rows, chosen, out, f"{model}, {steps} steps, guidance 3, same seed; fast paths for all matrices but "
-         "the smallest (of the miniature's, all), tolerance 1e-3. An infinite PSNR: the same pixels.")
+    save("pictures", rows, chosen, out, f"{model}, {steps} steps, guidance 3, same seed; fast paths for ranks of "
+         f"{SMALLEST} and more, tolerance 1e-3. An infinite PSNR: the same pixels.")
 
 
 @bench.command()

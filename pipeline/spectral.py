@@ -76,9 +76,8 @@ def truncates(spec: SpectralFilter) -> bool:
 def ranks(sigma: Tensor, spec: SpectralFilter, *, r: int, energy: Tensor | None) -> Tensor:
     """How many of the leading singular values each matrix keeps: (N,) int64, from 1 to r.
 
-    sigma (N, m) are the m <= r leading ones of r; energy (N,) is the sum of the squares of all r, for
-    `keep_energy`. An answer of m may
-    mean that more than m should be kept.
+    sigma (N, m) are the m <= r leading ones of r; energy (N,) is the sum of the squares of all r, for `keep_energy`. An
+    answer of m may mean that more than m should be kept.
     """
     m = sigma.shape[-1]
     if spec.keep_fraction is not None:

@@ -41,7 +41,7 @@ class DriftRecorder(SpectraRecorder):
 
 def moved(before: tuple[Tensor, ...], now: tuple[Tensor, ...]) -> tuple[float, float, float]:
     """Relative Frobenius distance of A and of its singular values, and the largest sine of the angles by which leading
-    left vectors have turned out of the span of those before."""
+    left vectors have turned out of the span of those before. Both are A (T, C), sigma (r,) and left vectors (T, m)."""
     (a, sigma, left), (a_new, sigma_new, left_new) = before, now
     wanted = left_new[:, :max(1, int(LEADING * len(sigma)))]
     outside = wanted - left @ (left.mT @ wanted)

@@ -96,15 +96,21 @@ def published(a: Tensor, spec: SpectralFilter) -> Tensor:
 
 
 def drifting(shape: tuple[int, int], drift: float, steps: int, device: str) -> list[Tensor]:
-    """One layer's matrices (8, T, C) float32 over some steps, each `drift` away from the one before: a spectrum like that
-    of SDXL's keys, and singular vectors that all turn by the same angle, each in a random direction."""
-    generator, r = torch.Generator().manual_seed(0), min(shape)
-    sigma = sdxl_spectrum(torch.arange(1, r + 1, dtype=torch.float64)).float()
-    sides = [[_orthonormal(torch.randn(side, r, generator=generator)) for side in shape] for _ in range(MATRICES)]
+    """One layer's matrices (8, T, C) float32 over some steps, each `drift` away from the one before, with a spectrum
+    like that of SDXL's keys."""
+    sigma = sdxl_spectrum(torch.arange(1, min(shape) + 1, dtype=torch.float64)).float()
+    return [a.to(device) for a in turning(sigma, shape, drift / 2**0.5, steps, MATRICES)]
+
+
+def turning(sigma: Tensor, shape: tuple[int, int], turn: float, steps: int, matrices: int = 1) -> list[Tensor]:
+    """(N, T, C) float32 over some steps, of fixed singular values (r,); all singular vectors turn by the angle `turn` at
+    each step, in random directions: the matrix moves by √2 of that."""
+    generator = torch.Generator().manual_seed(0)
+    sides = [[_orthonormal(torch.randn(side, len(sigma), generator=generator)) for side in shape] for _ in range(matrices)]
     out = []
     for _ in range(steps):
-        out.append(torch.stack([(u * sigma) @ v.mT for u, v in sides]).to(device))
-        sides = [[_orthonormal(x + drift * (2 * len(x)) ** -0.5 * torch.randn(x.shape, generator=generator)) for x in pair]
+        out.append(torch.stack([(u * sigma) @ v.mT for u, v in sides]))
+        sides = [[_orthonormal(x + turn * len(x) ** -0.5 * torch.randn(x.shape, generator=generator)) for x in pair]
                  for pair in sides]
     return out
 

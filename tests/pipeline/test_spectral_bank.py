@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from svdstory.pipeline.bench.spectral import turning
 from svdstory.pipeline.methods import SpectralFilter
 from svdstory.pipeline.spectral import filter_matrices, spectrum
 from svdstory.pipeline.spectral_bank import SpectralBank
@@ -65,7 +66,7 @@ def test_a_cut_between_two_close_singular_values_holds_the_tolerance(spec, gap):
     sigma = 1000 / torch.arange(1, 321.0) ** 0.9
     sigma[20] = sigma[19] * (1 - gap)
     bank = SpectralBank(spec, None, exact=False)
-    for step, a in enumerate(turning(sigma, turn=0.07, steps=4), start=1):
+    for step, a in enumerate(turning(sigma, (320, 384), turn=0.07, steps=4), start=1):
         k, _ = bank(0, a, a, step=step, heads=1)
         assert error(k, filter_matrices(a.double(), spec).matrices) < bank.tolerance
     assert bank.counters()["fallbacks"] == 0
@@ -77,19 +78,9 @@ def test_an_energy_that_is_nearly_reached_is_decided_as_by_the_exact_path(short)
     reached = sigma.double().square().cumsum(0)[14] / sigma.double().square().sum()
     spec = SpectralFilter(keep_energy=float(reached) + short)
     bank = SpectralBank(spec, None, exact=False)
-    for step, a in enumerate(turning(sigma, turn=0.07, steps=4), start=1):
+    for step, a in enumerate(turning(sigma, (320, 384), turn=0.07, steps=4), start=1):
         k, _ = bank(0, a, a, step=step, heads=1)
         assert error(k, filter_matrices(a.double(), spec).matrices) < bank.tolerance
-
-
-def turning(sigma: torch.Tensor, turn: float, steps: int) -> list[torch.Tensor]:
-    """(1, r, r + 64) of fixed singular values (r,), whose singular vectors turn by the angle `turn` at each step."""
-    generator, r, out = torch.Generator().manual_seed(0), len(sigma), []
-    sides = [torch.linalg.qr(torch.randn(side, r, generator=generator))[0] for side in (r, r + 64)]
-    for _ in range(steps):
-        out.append(((sides[0] * sigma) @ sides[1].mT)[None])
-        sides = [torch.linalg.qr(s + turn * len(s) ** -0.5 * torch.randn(s.shape, generator=generator))[0] for s in sides]
-    return out
 
 
 def test_a_flat_spectrum_is_truncated_without_a_fallback():
@@ -252,5 +243,5 @@ def test_rounds_go_on_to_improve_what_float32_can():
         return Wanted(gain, torch.tensor([50]), torch.tensor([False]), share * gain[:, :share.shape[-1]])
 
     sigma = 1600 / torch.arange(1, 513.0)
-    a, = turning(sigma, turn=0, steps=1)
+    a, = turning(sigma, (512, 576), turn=0, steps=1)
     assert find(a, random_start(a, 64), want, tolerance=5e-6, settled=0) is not None
