@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from svdstory.pipeline import spectral_fast
 from svdstory.pipeline.bench.spectral import turning
 from svdstory.pipeline.methods import SpectralFilter
 from svdstory.pipeline.spectral import filter_matrices, spectrum
@@ -245,3 +246,23 @@ def test_rounds_go_on_to_improve_what_float32_can():
     sigma = 1600 / torch.arange(1, 513.0)
     a, = turning(sigma, (512, 576), turn=0, steps=1)
     assert find(a, random_start(a, 64), want, tolerance=5e-6, settled=0) is not None
+
+
+@pytest.mark.parametrize("estimate, specs, tolerance, told", [
+    ("truncation_errors", TRUNCATIONS[:5], 1e-3, 2e-5),
+    ("_coupling_errors", [SpectralFilter(reweight=name) for name in ("log", "log2")], 0.1, 1e-4),
+], ids=["truncation", "coupling"])
+def test_an_estimate_is_not_below_the_error(estimate, specs, tolerance, told, monkeypatch):
+    """Of errors over `told`, which are more than float32's. The last round's estimate is the one that was accepted."""
+    computed, seen, ratios = getattr(spectral_fast, estimate), [], []
+    monkeypatch.setattr(spectral_fast, estimate, lambda *given: seen.append(computed(*given)) or seen[-1])
+    for power in (0.5, 1.0, 1.5):
+        matrices = turning(1000 / torch.arange(1, 321.0) ** power, (320, 384), turn=0.3, steps=3)
+        for spec in specs:
+            bank = SpectralBank(spec, None, exact=False, tolerance=tolerance)
+            for step, a in enumerate(matrices, start=1):
+                k, _ = bank(0, a, a, step=step, heads=1)
+                wrong = error(k, filter_matrices(a.double(), spec).matrices)
+                if wrong > told:
+                    ratios.append(float(seen[-1].norm(dim=-1).max()) / wrong)
+    assert len(ratios) >= 3 and min(ratios) > 1
