@@ -1,18 +1,24 @@
 """The anchors' spectral filter over one sampling pass: what the sampler calls, once per layer and step."""
 
+from collections.abc import Callable
+from functools import partial
 from threading import Lock
 
 import torch
 from torch import Tensor
 
 from .methods import TOLERANCE, SpectralFilter
-from .spectral import filter_matrices, keeps_everything, truncates
+from .spectral import filter_matrices, keeps_everything, spectrum, truncates
 from .spectral_fast import reweight, truncate
 from .spectral_subspace import Found, Start, block_size, random_start
-from .spectral_tail import by_decomposition, by_products
+from .spectral_tail import by_decomposition, by_products, misfit
 from .threads import one_thread_each
 
 SMALLEST = 256       # matrices of a lower rank are decomposed exactly: that is as fast
+AGAIN = 25           # steps after which a layer's spectrum is looked at again
+TOO_WRONG = 0.9      # products are used up to this share of the tolerance
+
+FastPath = Callable[..., Found | None]   # a, start, out: writes to out, or returns None where it doesn't hold the tolerance
 
 
 class SpectralBank:
@@ -28,7 +34,7 @@ class SpectralBank:
                  tolerance: float = TOLERANCE):
         self.filter_k, self.filter_v, self.exact, self.tolerance = filter_k, filter_v, exact, tolerance
         self._starts: dict[tuple, Start] = {}        # by layer, which matrices and their shape
-        self._holds: dict[tuple, bool] = {}          # whether products hold the tolerance on that layer's spectrum
+        self._misfits: dict[tuple, tuple[float, int]] = {}   # of by_products, and how often that layer was filtered
         self._totals: dict[str, Tensor | int] = {"matrices": 0, "exact": 0, "fallbacks": 0, "untouched": 0}
         self._counting = Lock()
 
@@ -62,25 +68,48 @@ class SpectralBank:
 
     def _filter(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor:
         self._count("matrices", a.shape[0])
-        out = torch.empty_like(a)
+        out, key, way = torch.empty_like(a), (*key, tuple(a.shape)), self._way(key, a, spec)
         if a.is_cuda or min(a.shape[-2:]) < SMALLEST:
-            self._filtered(key, a, spec, out)
+            self._filtered(key, a, spec, way, out)
         else:
-            one_thread_each(lambda i: self._filtered((*key, i), a[i:i + 1], spec, out[i:i + 1]), a.shape[0])
+            one_thread_each(lambda i: self._filtered((*key, i), a[i:i + 1], spec, way, out[i:i + 1]), a.shape[0])
         return out
 
-    def _filtered(self, key: tuple, a: Tensor, spec: SpectralFilter, out: Tensor) -> None:
+    def _way(self, layer: tuple, a: Tensor, spec: SpectralFilter) -> FastPath | None:
+        """The fast path that suits these matrices; None for the exact one."""
         r = min(a.shape[-2:])
         if self.exact or r < SMALLEST or a.dtype == torch.float64 or keeps_everything(spec, r):
+            return None
+        if truncates(spec) or spec.reweight == "exp":
+            return partial(truncate, spec=spec, tolerance=self.tolerance)
+        wrong = self._misfit(layer, a, spec)
+        if wrong > TOO_WRONG * self.tolerance:
+            return partial(reweight, spec=spec, tail=by_decomposition(spec), tolerance=self.tolerance)
+        return partial(reweight, spec=spec, tail=by_products(spec), tolerance=(self.tolerance**2 - wrong**2) ** 0.5)
+
+    def _misfit(self, layer: tuple, a: Tensor, spec: SpectralFilter) -> float:
+        """What products get wrong, by the spectra of two of the matrices (of K and V: one of each), now and then."""
+        wrong, times = self._misfits.get(layer, (0.0, 0))
+        if times % AGAIN == 0:
+            wrong = float(misfit(spectrum(a[::max(1, a.shape[0] // 2)]), spec).max())
+        self._misfits[layer] = wrong, times + 1
+        return wrong
+
+    def _filtered(self, key: tuple, a: Tensor, spec: SpectralFilter, way: FastPath | None, out: Tensor) -> None:
+        if way is None:
             self._exactly(a, spec, out)
             return
-        if truncates(spec) or spec.reweight == "exp":
-            fast = self._by_subspace
-        else:
-            fast = self._by_products if a.is_cuda else self._by_decomposition
-        if not fast((*key, tuple(a.shape)), a, spec, out):
+        start = self._starts.get(key)
+        if start is None:
+            start = random_start(a, _first_block(spec, r=min(a.shape[-2:])))
+        found = way(a, start=start, out=out)
+        if found is None:
             self._count("fallbacks", a.shape[0])
             self._exactly(a, spec, out)
+            return
+        self._starts[key] = found.start._replace(left=found.start.left.to(a.dtype))
+        if found.untouched is not None:
+            self._count("untouched", found.untouched.sum())
 
     def _exactly(self, a: Tensor, spec: SpectralFilter, out: Tensor) -> None:
         self._count("exact", a.shape[0])
@@ -88,53 +117,9 @@ class SpectralBank:
         self._count("untouched", filtered.untouched.sum())                          # stays on the device
         out.copy_(filtered.matrices)
 
-    def _by_subspace(self, key: tuple, a: Tensor, spec: SpectralFilter, out: Tensor) -> bool:
-        """Truncation; False where it doesn't hold the tolerance by its own estimate."""
-        start = self._starts.get(key)
-        if start is None:
-            start = random_start(a, _first_block(spec, r=min(a.shape[-2:])))
-        return self._kept(key, a, truncate(a, spec, start, self.tolerance, out))
-
-    def _by_decomposition(self, key: tuple, a: Tensor, spec: SpectralFilter, out: Tensor) -> bool:
-        """log or log² of the whole spectrum; False where it doesn't hold the tolerance by its own estimate."""
-        start = self._starts.get(key)
-        if start is None:
-            start = random_start(a, _first_block(spec, r=0))
-        return self._kept(key, a, reweight(a, spec, by_decomposition(spec), start, self.tolerance, out))
-
-    def _by_products(self, key: tuple, a: Tensor, spec: SpectralFilter, out: Tensor) -> bool:
-        """log or log² of the whole spectrum; False where it doesn't hold the tolerance.
-
-        How well products stand in for f depends on the layer's spectrum: at a layer's first step they are measured
-        on two of the matrices (of K and V: one of each) against the exact path.
-        """
-        if not self._holds.get(key, True):
-            return False
-        start = self._starts.get(key)
-        if start is None:
-            start = random_start(a, _first_block(spec, r=0))
-        found = reweight(a, spec, by_products(spec), start, self.tolerance / 2, out)
-        if key not in self._holds:
-            two = slice(None, None, max(1, a.shape[0] // 2))
-            self._holds[key] = found is not None and self._agree(out[two], filter_matrices(a[two], spec).matrices)
-        return self._holds[key] and self._kept(key, a, found)
-
-    def _agree(self, filtered: Tensor, exact: Tensor) -> bool:
-        exact = exact.float()
-        return bool(((filtered - exact).norm(dim=(1, 2)) <= self.tolerance * exact.norm(dim=(1, 2))).all())
-
     def _count(self, what: str, matrices: Tensor | int) -> None:
         with self._counting:
             self._totals[what] += matrices
-
-    def _kept(self, key: tuple, a: Tensor, found: Found | None) -> bool:
-        """Whether something was found; it says where the next step starts."""
-        if found is None:
-            return False
-        self._starts[key] = found.start._replace(left=found.start.left.to(a.dtype))
-        if found.untouched is not None:
-            self._count("untouched", found.untouched.sum())
-        return True
 
 
 def _first_block(spec: SpectralFilter, r: int) -> int:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from .methods import SpectralFilter
+from .products import product
 from .spectral import gains, ranks, reweighting, truncates
 from .spectral_subspace import Found, Leading, Start, Wanted, find, truncation_errors
 from .spectral_tail import Tail
 
-ROUNDING = 3e-7   # of an energy, relative, by float32's products
+ROUNDING = 1e-6   # of an energy, relative, by float32's products: 5e-7 was seen
 COUPLING = 0.2    # of the largest error that a vector's residual allows
 MARGIN = 0.9      # leading vectors are taken out from this share of the tail's edge on
 
@@ -41,10 +42,7 @@ def truncate(a: Tensor, spec: SpectralFilter, start: Start, tolerance: float, ou
     if found is None:
         return None
     left, right = found.left * found.gain[:, None].float(), found.back.mT      # U diag(gain) U^T A
-    if a.dtype == torch.float32:
-        torch.bmm(left, right, out=out)
-    else:
-        out.copy_(left @ right)
+    out.copy_(product(left, right))
     if found.untouched is not None:
         out.copy_(torch.where(found.untouched[:, None, None], a, out))
     return found
@@ -67,8 +65,8 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, toleranc
     if found is None:
         return None
     taken = (found.gain > 0).float()[:, None]
-    rest = torch.baddbmm(single, found.left * taken, found.back.mT, alpha=-1)  # (N, T, C), sigma <= edge
-    whole = tail.reweighted(rest).baddbmm_(found.left * found.gain[:, None].float(), found.back.mT)
+    rest = single - product(found.left * taken, found.back.mT)                 # (N, T, C), sigma <= edge
+    whole = tail.reweighted(rest).add_(product(found.left * found.gain[:, None].float(), found.back.mT))
     norm = (total_energy(single) / total_energy(whole)).sqrt()                 # that of the whole is preserved
     out.copy_(whole.mul_(norm[:, None, None].float()))
     if found.untouched is not None:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .products import product
 from .spectral import checked
 from .threads import one_thread_each
 
@@ -79,7 +80,7 @@ def find(a: Tensor, start: Start, want: Callable[[Leading], Wanted], tolerance: 
     image = _image(a, right)                                                   # (N, T, b)
     squared = _gram(image)                                                     # (N, b, b)
     slow = slice(int(settled * start.kept), front)
-    residual = _back(a, image[..., slow]) - right @ squared[..., slow].float()
+    residual = _back(a, image[..., slow]) - product(right, squared[..., slow].float())
     for i in range(ROUNDS):
         leading = _improve(a, right, image, squared, residual, columns, front, passed_over=0 if i else columns // 4)
         wanted = want(leading)
@@ -161,25 +162,25 @@ def _improve(a: Tensor, right: Tensor, image: Tensor, squared: Tensor, residual:
     rank = (squares > 1e-10 * squares[:, :1]).sum(-1, keepdim=True)            # (N, 1): less than b + m if some were noise
     outside = squares.gather(-1, (3 * rank // 4).clamp_max(columns + passed_over)).squeeze(-1)
     sigma = squares[:, :columns].sqrt()
-    right = right @ rotation[:, :b] + new @ rotation[:, b:]
-    left = (image @ rotation[:, :b] + images @ rotation[:, b:]) / sigma.clamp_min(1e-30)[:, None].float()
+    right = product(right, rotation[:, :b]) + product(new, rotation[:, b:])
+    left = (product(image, rotation[:, :b]) + product(images, rotation[:, b:])) / sigma.clamp_min(1e-30)[:, None].float()
     back = _back(a, left[..., :front])                                         # (N, C, front)
     return Leading(sigma, right, left, back, back - right[..., :front] * sigma[:, None, :front].float(), outside)
 
 
 def _back(a: Tensor, left: Tensor) -> Tensor:
     """A^T L of (N, T, C) and (N, T, b), (N, C, b)."""
-    return (left.mT @ a).mT
+    return product(left.mT, a).mT
 
 
 def _image(a: Tensor, right: Tensor) -> Tensor:
-    """A R of (N, T, C) and (N, C, b), (N, T, b). As R^T A^T: MKL does A R at half its speed for some b."""
-    return (right.mT @ a.mT).mT
+    """A R of (N, T, C) and (N, C, b), (N, T, b)."""
+    return product(right.mT, a.mT).mT
 
 
 def _without(right: Tensor, block: Tensor) -> Tensor:
     """(N, C, m), with what lies in the span of the orthonormal `right` (N, C, b) taken out."""
-    return block - right @ (right.mT @ block)
+    return block - product(right, product(right.mT, block))
 
 
 def _gram(block: Tensor) -> Tensor:
@@ -211,4 +212,4 @@ def _orthonormal(block: Tensor) -> Tensor:
     norms = wide.norm(dim=-2, keepdim=True).clamp_min(1e-30)                   # (N, 1, b)
     squares, vectors = _eigh(wide.mT @ wide / (norms.mT * norms))              # (N, b), (N, b, b)
     scale = torch.where(squares > 1e-6 * squares[:, -1:], squares.clamp_min(1e-30).rsqrt(), 0)
-    return block @ ((vectors * scale[:, None]) @ vectors.mT / norms.mT).float()
+    return product(block, ((vectors * scale[:, None]) @ vectors.mT / norms.mT).float())

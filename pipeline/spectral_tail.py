@@ -16,6 +16,7 @@ Symbols: N matrices, T tokens, C channels, r = min(T, C).
 from collections.abc import Callable
 from functools import lru_cache, partial
 from importlib import resources
+from operator import mul
 from typing import NamedTuple
 
 import torch
@@ -23,11 +24,12 @@ import yaml
 from torch import Tensor
 
 from .methods import SpectralFilter
+from .products import product, symmetric_product
 from .spectral import reweighting
 from .strict import Strict
 
-BLOCKS = 4                                  # of a symmetric product
 STEEPEST = {"log": 0.368, "log2": 0.541}    # the largest f(sigma) / sigma: 1 / e and 4 / e²
+SMALL = 200                                 # rows of a matrix that is inverted as a whole
 DECOMPOSED = 80.0                           # float32 leaves sigma = 1 uncertain by some 1e-4 next to this one
 
 
@@ -54,7 +56,7 @@ def by_decomposition(spec: SpectralFilter) -> Tail:
     def factor(g: Tensor) -> Tensor:
         squares, vectors = torch.linalg.eigh(g)                                           # (N, r), (N, r, r)
         gain = reweighting(squares.clamp_min(0).sqrt(), spec)
-        return symmetric_product(vectors * gain[:, None], vectors.mT)
+        return symmetric_product(vectors * gain[:, None], vectors.contiguous())
 
     return Tail(DECOMPOSED, STEEPEST[spec.reweight], partial(_times, factor))
 
@@ -65,14 +67,18 @@ def by_products(spec: SpectralFilter) -> Tail:
 
     def factor(g: Tensor) -> Tensor:
         g.diagonal(dim1=-2, dim2=-1).add_(by.shift)
-        y = torch.cholesky_inverse(torch.linalg.cholesky_ex(g)[0]).mul_(-2 * by.shift)
+        y = inverse(g).mul_(-2 * by.shift)
         y.diagonal(dim1=-2, dim2=-1).add_(1)                                              # 1 - 2c / (G + c)
-        x = [y]
-        for left, right in zip(by.left, by.right):
-            x.append(symmetric_product(_combination(left, x), _combination(right, x)))
-        return _combination(by.total, x)
+        return _chain(y, by, symmetric_product, _combination)
 
     return Tail(by.edge, STEEPEST[spec.reweight], partial(_times, factor))
+
+
+def misfit(sigma: Tensor, spec: SpectralFilter) -> Tensor:
+    """Relative Frobenius error of a filtered matrix by `by_products`, from its singular values (N, r): (N,)."""
+    by, f = recurrence(spec.reweight), reweighting(sigma, spec) * sigma
+    p = _chain(1 - 2 * by.shift / (sigma.square() + by.shift), by, mul, _sum)
+    return torch.where(sigma <= by.edge, sigma * p - f, 0).norm(dim=-1) / f.norm(dim=-1).clamp_min(1e-30)
 
 
 @lru_cache
@@ -82,28 +88,48 @@ def recurrence(reweight: str) -> Recurrence:
     return Recurrence(**yaml.safe_load(text)[reweight])
 
 
-def symmetric_product(a: Tensor, b: Tensor) -> Tensor:
-    """A B (N, r, r) where that is symmetric: the blocks above the diagonal are copied, five eighths of the work."""
-    r = a.shape[-2]
-    out = a.new_empty(*a.shape[:-1], r)
-    bounds = [r * i // BLOCKS for i in range(BLOCKS + 1)]
-    for low, high in zip(bounds, bounds[1:]):
-        out[..., low:high, :high] = a[..., low:high, :] @ b[..., :high]
-        out[..., :low, low:high] = out[..., low:high, :low].mT
-    return out
+def inverse(g: Tensor) -> Tensor:
+    """G^-1 of symmetric positive definite (N, r, r): in halves, from products, until they are small."""
+    half = g.shape[-1] // 2
+    if half < SMALL:
+        return torch.cholesky_inverse(torch.linalg.cholesky_ex(g)[0])
+    first = inverse(g[..., :half, :half])
+    across = product(g[..., half:, :half], first)                                         # C A^-1, of [A C^T; C S]
+    last = inverse(g[..., half:, half:] - symmetric_product(across, g[..., half:, :half]))
+    corner = product(last, across)
+    first = first + symmetric_product(across.mT.contiguous(), corner.mT.contiguous())
+    return torch.cat([torch.cat([first, -corner.mT], -1), torch.cat([-corner, last], -1)], -2)
 
 
 def _times(factor: Callable[[Tensor], Tensor], rest: Tensor) -> Tensor:
     """p(G) R or R p(G), p(G) being factor(G), which may overwrite G."""
     if rest.shape[-2] >= rest.shape[-1]:
-        return rest @ factor(symmetric_product(rest.mT, rest))
-    return factor(symmetric_product(rest, rest.mT)) @ rest
+        return product(rest, factor(product(rest.mT, rest)))
+    return product(factor(symmetric_product(rest, rest)), rest)
+
+
+def _chain(y: Tensor, by: Recurrence, times: Callable, combination: Callable) -> Tensor:
+    """p, of a matrix or of numbers."""
+    x = [y]
+    for left, right in zip(by.left, by.right):
+        x.append(times(combination(left, x), combination(right, x)))
+    return combination(by.total, x)
+
+
+def _sum(coefficients: list[float], terms: list[Tensor]) -> Tensor:
+    """coefficients[0] + sum_k coefficients[k] terms[k - 1]"""
+    return _without_constant(coefficients, terms).add_(coefficients[0])
 
 
 def _combination(coefficients: list[float], terms: list[Tensor]) -> Tensor:
-    """coefficients[0] I + sum_k coefficients[k] terms[k - 1]"""
+    """The same of matrices (N, r, r): coefficients[0] I + ..."""
+    total = _without_constant(coefficients, terms)
+    total.diagonal(dim1=-2, dim2=-1).add_(coefficients[0])
+    return total
+
+
+def _without_constant(coefficients: list[float], terms: list[Tensor]) -> Tensor:
     total = terms[0] * coefficients[1]
     for c, term in zip(coefficients[2:], terms[1:]):
         total.add_(term, alpha=c)
-    total.diagonal(dim1=-2, dim2=-1).add_(coefficients[0])
     return total

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from svdstory.pipeline import spectral_fast
+from svdstory.pipeline import products, spectral_bank, spectral_fast
 from svdstory.pipeline.bench.spectral import turning
 from svdstory.pipeline.methods import SpectralFilter
+from svdstory.pipeline.products import product, symmetric_product
 from svdstory.pipeline.spectral import filter_matrices, spectrum
 from svdstory.pipeline.spectral_bank import SpectralBank
 from svdstory.pipeline.spectral_fast import reweight
 from svdstory.pipeline.spectral_subspace import Leading, Wanted, find, random_start
-from svdstory.pipeline.spectral_tail import by_decomposition, by_products, recurrence, symmetric_product
+from svdstory.pipeline.spectral_tail import by_decomposition, by_products, inverse, misfit, recurrence
 
 from .test_spectral import error, real_like
 
@@ -112,15 +113,27 @@ def test_log_of_the_whole_spectrum_never_takes_the_exact_path_on_a_cpu(steps, na
     assert bank.counters() == {"matrices": 6, "exact": 0, "fallbacks": 0, "untouched": 0}
 
 
-@pytest.mark.parametrize("tolerance, exact", [(3e-3, 0), (1e-6, 6)], ids=["holds", "does not hold"])
-def test_products_are_measured_at_a_layers_first_step_and_used_where_they_hold(steps, tolerance, exact, monkeypatch):
-    monkeypatch.setattr(SpectralBank, "_by_decomposition", SpectralBank._by_products)   # as on a GPU
-    spec = SpectralFilter(reweight="log2")
-    bank = SpectralBank(spec, None, exact=False, tolerance=tolerance)
-    for step, a in enumerate(steps, start=1):
-        k, _ = bank(0, a, a, step=step, heads=1)
-        assert error(k, filter_matrices(a, spec).matrices) < tolerance
-    assert bank.counters()["exact"] == exact
+@pytest.mark.parametrize("name", ["log", "log2"])
+def test_the_misfit_of_products_is_what_they_get_wrong(steps, name):
+    spec, a = SpectralFilter(reweight=name), steps[0]
+    filtered = torch.empty_like(a)
+    reweight(a, spec, by_products(spec), random_start(a, 48), 1e-4, filtered)
+    wrong = misfit(spectrum(a), spec)
+    assert ((filtered - filter_matrices(a, spec).matrices).norm(dim=(1, 2)) / filtered.norm(dim=(1, 2)) < wrong + 1e-4).all()
+    assert (wrong > 1e-4).all()
+
+
+@pytest.mark.parametrize("wrong, tail", [(0.5e-3, "by_products"), (2e-3, "by_decomposition")], ids=["fit", "don't fit"])
+def test_products_are_used_where_they_fit_which_is_looked_at_now_and_then(steps, wrong, tail, monkeypatch):
+    looked, used = [], []
+    for name in ("by_products", "by_decomposition"):
+        way = getattr(spectral_bank, name)
+        monkeypatch.setattr(spectral_bank, name, lambda spec, name=name, way=way: used.append(name) or way(spec))
+    monkeypatch.setattr(spectral_bank, "misfit", lambda sigma, spec: looked.append(len(sigma)) or torch.tensor([1e-5, wrong]))
+    bank = SpectralBank(SpectralFilter(reweight="log"), None, exact=False)
+    for step in range(1, spectral_bank.AGAIN + 2):
+        bank(0, steps[0][:, :300], steps[0][:, :300], step=step, heads=1)
+    assert looked == [2, 2] and set(used) == {tail}
 
 
 @pytest.mark.parametrize("spec", [SpectralFilter(keep_fraction=0.05), SpectralFilter(reweight="log")], ids=str)
@@ -222,10 +235,36 @@ def test_an_untouched_matrix_is_counted_once_a_step():
         assert bank.counters()["untouched"] == bank.counters()["matrices"] == step
 
 
-def test_symmetric_product_is_the_product():
-    x = torch.randn(2, 50, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = x + x.mT
-    assert torch.allclose(symmetric_product(x, x), x @ x)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("m, k, n", [(300, 400, 24), (24, 300, 400), (300, 0, 40)])
+def test_a_product_by_onednn_is_the_product(m, k, n, transposed):
+    """Also of parts of larger matrices, for which it has no fast kernel."""
+    def part(rows: int, columns: int) -> torch.Tensor:
+        if transposed:
+            return part_of(columns, rows).mT
+        return part_of(rows, columns)
+
+    def part_of(rows: int, columns: int) -> torch.Tensor:
+        return torch.randn(1, rows + 3, columns + 5, generator=generator)[:, :rows, :columns]
+
+    generator = torch.Generator().manual_seed(0)
+    a, b = part(m, k), part(k, n)
+    assert torch.allclose(product(a, b), a @ b, atol=1e-4)
+
+
+def test_this_torch_has_onednn_for_products():
+    assert products.onednn is not None
+
+
+def test_a_symmetric_product_is_the_product():
+    x = torch.randn(2, 50, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.allclose(symmetric_product(x, x), x @ x.mT)
+
+
+def test_an_inverse_in_halves_is_the_inverse():
+    x = torch.randn(1, 900, 1000, generator=torch.Generator().manual_seed(0))
+    g = x @ x.mT + 3 * torch.eye(900)
+    assert torch.allclose(inverse(g) @ g, torch.eye(900), atol=1e-4)
 
 
 def test_the_shipped_recurrences_are_complete():
@@ -255,6 +294,7 @@ def test_rounds_go_on_to_improve_what_float32_can():
 def test_an_estimate_is_not_below_the_error(estimate, specs, tolerance, told, monkeypatch):
     """Of errors over `told`, which are more than float32's. The last round's estimate is the one that was accepted."""
     computed, seen, ratios = getattr(spectral_fast, estimate), [], []
+    monkeypatch.setattr(spectral_bank, "misfit", lambda *given: torch.tensor(torch.inf))      # only the leading vectors err
     monkeypatch.setattr(spectral_fast, estimate, lambda *given: seen.append(computed(*given)) or seen[-1])
     for power in (0.5, 1.0, 1.5):
         matrices = turning(1000 / torch.arange(1, 321.0) ** power, (320, 384), turn=0.3, steps=3)
