@@ -89,7 +89,10 @@ def run_data(page: Page) -> dict:
 
 
 def statistics(page: Page) -> dict:
-    """group -> axis -> method number -> [mean, low, high, difference, low, high, Holm p, sets, sets left out]."""
+    """group -> axis -> method number -> [mean, low, high, difference, low, high, Holm p, sets, sets left out].
+
+    Not rounded: the page does that as report.md does, and twice is another number.
+    """
     found: dict = {}
     for group in groups_of(page.study):
         for axis, metric in page.findings.axes.items():
@@ -98,8 +101,8 @@ def statistics(page: Page) -> dict:
                 s, v = page.findings.summary(metric, method, group), page.findings.versus(metric, method, group)
                 mean = (s and s.interval) or None
                 gap = (v and v.difference) or None
-                rows.append([*(_rounded(getattr(mean, k, None)) for k in ("mean", "low", "high")),
-                             *(_rounded(getattr(gap, k, None)) for k in ("mean", "low", "high")),
+                rows.append([*(getattr(mean, k, None) for k in ("mean", "low", "high")),
+                             *(getattr(gap, k, None) for k in ("mean", "low", "high")),
                              None if v is None or v.p_holm is None else float(f"{v.p_holm:.2g}"),
                              s.sets if s else 0, s.sets_left_out if s else 0])
     return found
@@ -130,7 +133,7 @@ def _number(study: Study, metric: str, place: Place) -> float | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    return None if value is None else round(value, 6)
 
 
 def _text(name: str) -> str:
