@@ -1,14 +1,15 @@
 """log and log² of the many small singular values, after the leading vectors have been taken out.
 
 What is left of A has singular values in [0, edge]. Without the large ones, float32 is enough for its Gram matrix and
-that one's eigenvectors (`by_decomposition`, for a CPU). A GPU takes long for eigenvectors and is fast at products:
+that one's eigenvectors (`by_decomposition`). Products are faster (`by_products`), on a GPU by far:
 
     f(R) = p(G) R,   G = R R^T (or R p(R^T R) for tokens >= channels),   p(sigma^2) ~ f(sigma) / sigma
 
 f has a kink at sigma = 1, a thousandth of the interval, which a plain polynomial resolves with a degree of hundreds.
-So G is first mapped by Cayley's transform, Y = (G - c)(G + c)^-1, which spreads that neighbourhood out (one Cholesky
-inverse), and p is a product of sums of products in Y: each level multiplies two linear combinations of all levels
-before it, so m products reach degree 2^m. The numbers are in spectral_tail.yaml, fitted by spectral_fit.py.
+So G is first mapped by Cayley's transform, Y = (G - c)(G + c)^-1, which spreads that neighbourhood out, and p is a
+product of sums of products in Y: each level multiplies two linear combinations of all levels before it, so m products
+reach degree 2^m. The numbers are in spectral_tail.yaml, fitted by spectral_fit.py; how well they fit a given spectrum,
+`misfit` tells.
 
 Symbols: N matrices, T tokens, C channels, r = min(T, C).
 """
