@@ -104,7 +104,7 @@ def plan(experiment: ExperimentName = "demo", model: Model = None, out: Out = No
     typer.echo(f"experiment  {experiment}: {made.about}\n"
                f"run folder  {folder}" + (f" ({done} units there)" if done else "") + "\n"
                f"model       {made.model.name} ({made.model.dtype}), {made.steps} steps of {made.scheduler}, "
-               f"{made.size[0]}x{made.size[1]}, guidance {made.guidance}\n"
+               f"{made.size[0]}x{made.size[1]}, guidance {made.guidance}{', exact filters' if made.exact_filter else ''}\n"
                f"sets        {len(made.sets)}: {', '.join(made.sets)}\n"
                f"methods     {len(made.methods)}: {', '.join(made.methods)}\n"
                f"cells       {len(made.cells)}, units {len(made.units)}, images {images}\n"

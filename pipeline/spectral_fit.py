@@ -1,49 +1,21 @@
-"""Fits the numbers of spectral_tail.yaml: python -m svdstory.pipeline.spectral_fit log --levels 6 --edge 40 --shift 3
+"""Fits the numbers of spectral_tail.yaml: python -m svdstory.pipeline.spectral_fit log PPIPP --edge 40
 
-Levenberg-Marquardt on scalars. What is minimised is the relative Frobenius error of the filtered matrix, over a
-spectrum like that of SDXL's keys (sigma_1 1600, sigma_10 200, sigma_100 20, sigma_500 3, power laws between), with
-small penalties that keep float32's rounding small: on the numbers themselves, and on all terms where sigma is near 0,
-which is where the vectors that were taken out end up. It starts from fewer levels, one more at a time.
+Least squares on scalars (scipy). What is minimised is the relative Frobenius error of the filtered matrix, over a
+spectrum like that of SDXL's keys (sigma_1 1600, sigma_10 200, sigma_100 20, sigma_500 3, power laws between), with small
+penalties that keep float32's rounding small: on the numbers themselves, on all terms, and on p where sigma is near 0,
+which is where the vectors that were taken out end up. Each try starts from no level and adds one after the other.
 """
 
 import argparse
 
 import torch
 import yaml
+from scipy.optimize import least_squares
 from torch import Tensor
 
 F = {"log": lambda s: s.clamp_min(1).log(), "log2": lambda s: s.clamp_min(1).log().square()}
-ON_NUMBERS, ON_TERMS, ON_P = 3e-6, 1e-5, 1e-4
-
-
-def fit(name: str, levels: int, edge: float, shift: float, tries: int = 5, seed: int = 0) -> tuple[Tensor, float]:
-    """The parameters, left and right of each level and then the total, and their relative error."""
-    torch.manual_seed(seed)
-    p = torch.tensor([0.0, 1.0, -0.5, 1.0, 0.0, 0.0, 0.0])   # one level
-    for level in range(1, levels + 1):
-        candidates = []
-        for _ in range(tries):
-            start = p if level == 1 else _one_more(p, level)
-            candidates.append(_improve(start + 1e-3 * torch.randn_like(start), level, name, edge, shift))
-        p, error = min(candidates, key=lambda c: c[1])
-        print(f"{name}: {level} levels, error {error:.2e}", flush=True)
-    return p, error
-
-
-def _one_more(p: Tensor, level: int) -> Tensor:
-    head, total = p[:-(level + 1)], p[-(level + 1):]
-    return torch.cat([head, 0.3 * torch.randn(2 * (level + 1)), total, torch.zeros(1)])
-
-
-def terms(p: Tensor, levels: int, sigma: Tensor, shift: float) -> tuple[list[Tensor], Tensor]:
-    """All X_j at the given sigma, and p(sigma^2)."""
-    squares, at = sigma.square(), 0
-    x = [torch.ones_like(sigma), (squares - shift) / (squares + shift)]
-    for level in range(1, levels + 1):
-        n = level + 1
-        left, right, at = p[at:at + n], p[at + n:at + 2 * n], at + 2 * n
-        x.append(sum(c * t for c, t in zip(left, x)) * sum(c * t for c, t in zip(right, x)))
-    return x, sum(c * t for c, t in zip(p[at:], x))
+RANKS, POINTS = 1280, 800
+ON_NUMBERS, ON_TERMS, ON_P = 3e-6, 1e-6, 1e-4
 
 
 def sdxl_spectrum(i: Tensor) -> Tensor:
@@ -54,47 +26,93 @@ def sdxl_spectrum(i: Tensor) -> Tensor:
     return (known[1, piece] + slope[piece] * (i.log() - known[0, piece])).exp()
 
 
-def _improve(p: Tensor, levels: int, name: str, edge: float, shift: float) -> tuple[Tensor, float]:
-    first = int((sdxl_spectrum(torch.arange(1, 1281.0)) > edge).sum()) + 0.5
-    grid = sdxl_spectrum(torch.linspace(first, 1280, 3000))
-    weight = ((1280 - first) / 3000) ** 0.5 / F[name](sdxl_spectrum(torch.arange(1, 1025.0))).norm()
-    near_zero, f = torch.linspace(0, 0.35, 25), F[name](grid)
+class Fit:
+    """Recurrences for f on [0, edge]: their parameters are log(shift), then the numbers level by level, then the total.
 
-    def residuals(p: Tensor) -> Tensor:
-        x, low = terms(p, levels, near_zero, shift)
-        return torch.cat([(grid * terms(p, levels, grid, shift)[1] - f) * weight, ON_NUMBERS * p, ON_P * low,
-                          *[ON_TERMS * t for t in x[2:]]])
+    levels: a letter each, P for a product of two combinations of all terms before it, I for the inverse of one.
+    """
 
-    damping, r = 1e-2, residuals(p)
-    for _ in range(250):
-        jacobian = torch.func.jacfwd(residuals)(p)
-        normal, slope = jacobian.T @ jacobian, jacobian.T @ r
-        for _ in range(8):
-            step = torch.linalg.solve(normal + damping * torch.diag(normal.diagonal() + 1e-12), -slope)
-            new = residuals(p + step)
-            if new.square().sum() < r.square().sum():
-                break
-            damping *= 4
-        else:
-            break
-        p, r, damping = p + step, new, max(damping / 6, 1e-14)
-    return p, float(r[:3000].norm())
+    def __init__(self, name: str, edge: float, generator: torch.Generator):
+        self.edge, self.generator = edge, generator
+        first = int((sdxl_spectrum(torch.arange(1, RANKS + 1.0)) > edge).sum()) + 0.5
+        self.sigma = sdxl_spectrum(torch.linspace(first, RANKS, POINTS))
+        self.f, self.near_zero = F[name](self.sigma), torch.linspace(0, 0.3, 12)
+        self.weight = ((RANKS - first) / POINTS) ** 0.5 / F[name](sdxl_spectrum(torch.arange(1, 1025.0))).norm()
+
+    def best(self, levels: str, tries: int) -> tuple[Tensor, float]:
+        """The parameters and their relative error."""
+        found = []
+        for i in range(tries):
+            p = torch.cat([torch.empty(1).uniform_(0.4, 3.7, generator=self.generator), torch.tensor([0.3, -0.3])])
+            for n, level in enumerate(levels):
+                p, _ = min((self.improved(self.extended(p, levels[:n], level), levels[:n + 1], 60) for _ in range(4)),
+                           key=lambda one: one[1])
+            found.append(self.improved(p, levels, 400))
+            print(f"try {i}: error {found[-1][1]:.2e}", flush=True)
+        return min(found, key=lambda one: one[1])
+
+    def extended(self, p: Tensor, levels: str, level: str) -> Tensor:
+        """Parameters with one more level, at random, that counts nothing yet."""
+        terms = len(levels) + 2
+        new = 0.3 * torch.randn(2 * terms if level == "P" else terms, generator=self.generator)
+        if level == "I":
+            new = torch.cat([torch.tensor([2.0]), 0.3 * new[1:]])                # something that has an inverse
+        p = torch.cat([p[:-terms], new, p[-terms:], torch.zeros(1)])
+        return p + 1e-3 * torch.randn(p.shape, generator=self.generator)
+
+    def improved(self, p: Tensor, levels: str, evaluations: int) -> tuple[Tensor, float]:
+        jacobian = torch.func.jacfwd(self.residuals)
+        found = least_squares(lambda x: self.residuals(torch.from_numpy(x), levels).numpy(), p.numpy(), x_scale="jac",
+                              jac=lambda x: jacobian(torch.from_numpy(x), levels).numpy(), max_nfev=evaluations)
+        p = torch.from_numpy(found.x)
+        definite = all((numbers > 0).all() for numbers in self.inverted(p, levels))
+        return p, float(self.residuals(p, levels)[:POINTS].norm()) if definite else torch.inf
+
+    def inverted(self, p: Tensor, levels: str) -> list[Tensor]:
+        """What each I inverts, at all sigma: a matrix has to be positive definite for that."""
+        return [1 / x for x, level in zip(self.terms(p, levels)[2:], levels) if level == "I"]
+
+    def terms(self, p: Tensor, levels: str) -> Tensor:
+        """1, Y and what each level makes, at all sigma."""
+        shift, chain, _ = split(p, levels)
+        squares = torch.cat([self.sigma, self.near_zero]).square()
+        x = torch.stack([torch.ones_like(squares), 1 - 2 * shift / (squares + shift)])
+        for level in chain:
+            first, *second = (numbers @ x for numbers in level)
+            x = torch.cat([x, (first * second[0] if second else 1 / first)[None]])
+        return x
+
+    def residuals(self, p: Tensor, levels: str) -> Tensor:
+        x = self.terms(p, levels)
+        found = split(p, levels)[2] @ x
+        return torch.cat([(self.sigma * found[:POINTS] - self.f) * self.weight, ON_NUMBERS * p, ON_P * found[POINTS:],
+                          (ON_TERMS * x[2:]).flatten()])
+
+
+def split(p: Tensor, levels: str) -> tuple[Tensor, list[list[Tensor]], Tensor]:
+    """shift; the numbers of each level, two vectors for P and one for I; total."""
+    chain, at = [], 1
+    for n, level in enumerate(levels):
+        ends = [at + (n + 2) * (i + 1) for i in range(2 if level == "P" else 1)]
+        chain.append([p[end - n - 2:end] for end in ends])
+        at = ends[-1]
+    return p[0].exp(), chain, p[at:]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=list(F))
-    for option, kind, default in (("levels", int, 6), ("edge", float, 40.0), ("shift", float, 3.0)):
+    parser.add_argument("levels", help="for example PPIPP: P multiplies, I inverts")
+    for option, kind, default in (("edge", float, 40.0), ("tries", int, 10), ("seed", int, 0)):
         parser.add_argument(f"--{option}", type=kind, default=default)
     given = parser.parse_args()
     torch.set_default_dtype(torch.float64)
-    p, _ = fit(given.name, given.levels, given.edge, given.shift)
-    left, right, at = [], [], 0
-    for n in range(2, given.levels + 2):
-        left, right, at = left + [p[at:at + n].tolist()], right + [p[at + n:at + 2 * n].tolist()], at + 2 * n
-    entry = {"edge": given.edge, "shift": given.shift, "left": left, "right": right,
-             "total": p[at:].tolist()}
-    print(yaml.safe_dump({given.name: entry}, sort_keys=False, default_flow_style=None, width=118))
+    fit = Fit(given.name, given.edge, torch.Generator().manual_seed(given.seed))
+    p, error = fit.best(given.levels, given.tries)
+    shift, chain, total = split(p, given.levels)
+    entry = {"edge": given.edge, "shift": float(shift), "levels": [[v.tolist() for v in level] for level in chain],
+             "total": total.tolist()}
+    print(f"# error {error:.2e}\n" + yaml.safe_dump({given.name: entry}, sort_keys=False, default_flow_style=None, width=118))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ that one's eigenvectors (`by_decomposition`). Products are faster (`by_products`
 
 f has a kink at sigma = 1, a thousandth of the interval, which a plain polynomial resolves with a degree of hundreds.
 So G is first mapped by Cayley's transform, Y = (G - c)(G + c)^-1, which spreads that neighbourhood out, and p is a
-product of sums of products in Y: each level multiplies two linear combinations of all levels before it, so m products
-reach degree 2^m. The numbers are in spectral_tail.yaml, fitted by spectral_fit.py; how well they fit a given spectrum,
-`misfit` tells.
+rational function of Y in few steps: each level multiplies two linear combinations of all levels before it, or inverts
+one, which costs as much (`inverse`). m products alone reach degree 2^m and need 6 for what 4 and an inverse do. The
+numbers are in spectral_tail.yaml, fitted by spectral_fit.py; how well they fit a given spectrum, `misfit` tells.
 
 Symbols: N matrices, T tokens, C channels, r = min(T, C).
 """
@@ -17,7 +17,6 @@ Symbols: N matrices, T tokens, C channels, r = min(T, C).
 from collections.abc import Callable
 from functools import lru_cache, partial
 from importlib import resources
-from operator import mul
 from typing import NamedTuple
 
 import torch
@@ -43,12 +42,11 @@ class Tail(NamedTuple):
 
 
 class Recurrence(Strict):
-    """p as X_0 = I, X_1 = Y, X_(j+1) = (sum_k left[j][k] X_k) (sum_k right[j][k] X_k), p = sum_k total[k] X_k."""
+    """p as X_0 = I, X_1 = Y, X_(j+1) = L R or L^-1, p = T; L, R and T are sums of all X_k before, times these numbers."""
 
-    edge: float                  # valid for sigma in [0, edge]
-    shift: float                 # c of the Cayley transform
-    left: list[list[float]]
-    right: list[list[float]]
+    edge: float                      # valid for sigma in [0, edge]
+    shift: float                     # c of the Cayley transform
+    levels: list[list[list[float]]]  # of L and R, or of L alone
     total: list[float]
 
 
@@ -70,7 +68,7 @@ def by_products(spec: SpectralFilter) -> Tail:
         g.diagonal(dim1=-2, dim2=-1).add_(by.shift)
         y = inverse(g).mul_(-2 * by.shift)
         y.diagonal(dim1=-2, dim2=-1).add_(1)                                              # 1 - 2c / (G + c)
-        return _chain(y, by, symmetric_product, _combination)
+        return _chain(y, by, symmetric_product, inverse, _combination)
 
     return Tail(by.edge, STEEPEST[spec.reweight], partial(_times, factor))
 
@@ -78,7 +76,7 @@ def by_products(spec: SpectralFilter) -> Tail:
 def misfit(sigma: Tensor, spec: SpectralFilter) -> Tensor:
     """Relative Frobenius error of a filtered matrix by `by_products`, from its singular values (N, r): (N,)."""
     by, f = recurrence(spec.reweight), reweighting(sigma, spec) * sigma
-    p = _chain(1 - 2 * by.shift / (sigma.square() + by.shift), by, mul, _sum)
+    p = _chain(1 - 2 * by.shift / (sigma.square() + by.shift), by, torch.mul, torch.reciprocal, _sum)
     return torch.where(sigma <= by.edge, sigma * p - f, 0).norm(dim=-1) / f.norm(dim=-1).clamp_min(1e-30)
 
 
@@ -109,11 +107,12 @@ def _times(factor: Callable[[Tensor], Tensor], rest: Tensor) -> Tensor:
     return product(factor(symmetric_product(rest, rest)), rest)
 
 
-def _chain(y: Tensor, by: Recurrence, times: Callable, combination: Callable) -> Tensor:
+def _chain(y: Tensor, by: Recurrence, times: Callable, inverted: Callable, combination: Callable) -> Tensor:
     """p, of a matrix or of numbers."""
     x = [y]
-    for left, right in zip(by.left, by.right):
-        x.append(times(combination(left, x), combination(right, x)))
+    for level in by.levels:
+        left, *right = (combination(numbers, x) for numbers in level)
+        x.append(times(left, *right) if right else inverted(left))
     return combination(by.total, x)
 
 

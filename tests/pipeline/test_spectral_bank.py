@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from svdstory.pipeline import products, spectral_bank, spectral_fast
+from svdstory.pipeline import products, spectral_bank, spectral_fast, spectral_tail
 from svdstory.pipeline.bench.spectral import turning
 from svdstory.pipeline.methods import SpectralFilter
 from svdstory.pipeline.products import product, symmetric_product
@@ -11,7 +11,8 @@ from svdstory.pipeline.spectral import filter_matrices, spectrum
 from svdstory.pipeline.spectral_bank import SpectralBank
 from svdstory.pipeline.spectral_fast import reweight
 from svdstory.pipeline.spectral_subspace import Leading, Wanted, find, random_start
-from svdstory.pipeline.spectral_tail import by_decomposition, by_products, inverse, misfit, recurrence
+from svdstory.pipeline.spectral_tail import (Recurrence, _chain, _sum, by_decomposition, by_products, inverse, misfit,
+                                             recurrence)
 
 from .test_spectral import error, real_like
 
@@ -114,13 +115,15 @@ def test_log_of_the_whole_spectrum_never_takes_the_exact_path_on_a_cpu(steps, na
 
 
 @pytest.mark.parametrize("name", ["log", "log2"])
-def test_the_misfit_of_products_is_what_they_get_wrong(steps, name):
-    spec, a = SpectralFilter(reweight=name), steps[0]
-    filtered = torch.empty_like(a)
-    reweight(a, spec, by_products(spec), random_start(a, 48), 1e-4, filtered)
-    wrong = misfit(spectrum(a), spec)
-    assert ((filtered - filter_matrices(a, spec).matrices).norm(dim=(1, 2)) / filtered.norm(dim=(1, 2)) < wrong + 1e-4).all()
-    assert (wrong > 1e-4).all()
+def test_the_misfit_of_products_is_what_they_get_wrong(steps, name, monkeypatch):
+    spec, a, by = SpectralFilter(reweight=name), steps[0], recurrence(name)
+    worse = Recurrence(**{**vars(by), "total": [by.total[0] + 3e-4, *by.total[1:]]})
+    for used, least in ((by, 0), (worse, 1e-3)):
+        monkeypatch.setattr(spectral_tail, "recurrence", lambda _: used)
+        filtered, exact, wrong = torch.empty_like(a), filter_matrices(a, spec).matrices, misfit(spectrum(a), spec)
+        reweight(a, spec, by_products(spec), random_start(a, 48), 2e-5, filtered)
+        got = (filtered - exact).norm(dim=(1, 2)) / exact.norm(dim=(1, 2))
+        assert (wrong > least).all() and ((got - wrong).abs() < 3e-5 + 0.1 * wrong).all()
 
 
 @pytest.mark.parametrize("wrong, tail", [(0.5e-3, "by_products"), (2e-3, "by_decomposition")], ids=["fit", "don't fit"])
@@ -270,9 +273,20 @@ def test_an_inverse_in_halves_is_the_inverse():
 def test_the_shipped_recurrences_are_complete():
     for name in ("log", "log2"):
         by = recurrence(name)
-        levels = range(len(by.left))
-        assert [len(c) for c in by.left] == [len(c) for c in by.right] == [j + 2 for j in levels]
-        assert len(by.total) == len(by.left) + 2
+        assert [{len(numbers) for numbers in level} for level in by.levels] == [{j + 2} for j in range(len(by.levels))]
+        assert len(by.total) == len(by.levels) + 2
+
+
+@pytest.mark.parametrize("name", ["log", "log2"])
+def test_what_the_shipped_recurrences_invert_is_positive(name):
+    """For any sigma that may be left, and well enough conditioned for float32."""
+    def inverted(x: torch.Tensor) -> torch.Tensor:
+        assert (x > 0).all() and x.max() / x.min() < 3000
+        return 1 / x
+
+    by = recurrence(name)
+    squares = torch.linspace(0, by.edge, 10_000, dtype=torch.float64).square()
+    _chain(1 - 2 * by.shift / (squares + by.shift), by, torch.mul, inverted, _sum)
 
 
 def test_rounds_go_on_to_improve_what_float32_can():
