@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 import yaml
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .methods import SpectralFilter
 from .products import product, symmetric_product
@@ -77,7 +78,8 @@ def misfit(sigma: Tensor, spec: SpectralFilter) -> Tensor:
     """Relative Frobenius error of a filtered matrix by `by_products`, from its singular values (N, r): (N,)."""
     by, f = recurrence(spec.reweight), reweighting(sigma, spec) * sigma
     p = _chain(1 - 2 * by.shift / (sigma.square() + by.shift), by, torch.mul, torch.reciprocal, _sum)
-    return torch.where(sigma <= by.edge, sigma * p - f, 0).norm(dim=-1) / f.norm(dim=-1).clamp_min(1e-30)
+    found = torch.where(sigma <= by.edge, sigma * p, f)
+    return (normalize(found, dim=-1) - normalize(f, dim=-1)).norm(dim=-1)
 
 
 @lru_cache
