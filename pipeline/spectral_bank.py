@@ -88,10 +88,11 @@ class SpectralBank:
         return partial(reweight, spec=spec, tail=by_products(spec), tolerance=(self.tolerance**2 - wrong**2) ** 0.5)
 
     def _misfit(self, layer: tuple, a: Tensor, spec: SpectralFilter) -> float:
-        """What products get wrong, by the spectra of two of the matrices (of K and V: one of each), now and then."""
+        """What products get wrong, now and then by the spectrum of one of the matrices (of K and V: one of each)."""
         wrong, times = self._misfits.get(layer, (0.0, 0))
         if times % AGAIN == 0:
-            wrong = float(misfit(spectrum(a[::max(1, a.shape[0] // 2)]), spec).max())
+            some = a[::max(1, a.shape[0] // 2)] if layer[-1] == "kv" else a[:1]
+            wrong = float(misfit(spectrum(some), spec).max())
         self._misfits[layer] = wrong, times + 1
         return wrong
 

@@ -68,7 +68,7 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, toleranc
     rest = single - product(found.left * taken, found.back.mT)                 # (N, T, C), sigma <= edge
     whole = tail.reweighted(rest).add_(product(found.left * found.gain[:, None].float(), found.back.mT))
     norm = (total_energy(single) / total_energy(whole)).sqrt()                 # that of the whole is preserved
-    out.copy_(whole.mul_(norm[:, None, None].float()))
+    torch.mul(whole, norm[:, None, None].float(), out=out)
     if found.untouched is not None:
         out.copy_(torch.where(found.untouched[:, None, None], a, out))
     return found
