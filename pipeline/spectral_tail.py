@@ -98,8 +98,12 @@ def inverse(g: Tensor) -> Tensor:
     across = product(g[..., half:, :half], first)                                         # C A^-1, of [A C^T; C S]
     last = inverse(g[..., half:, half:] - symmetric_product(across, g[..., half:, :half]))
     corner = product(last, across)
-    first = first + symmetric_product(across.mT.contiguous(), corner.mT.contiguous())
-    return torch.cat([torch.cat([first, -corner.mT], -1), torch.cat([-corner, last], -1)], -2)
+    out = torch.empty_like(g)
+    out[..., :half, :half] = first + product(across.mT, corner)
+    out[..., half:, :half] = corner.neg_()
+    out[..., :half, half:] = corner.mT
+    out[..., half:, half:] = last
+    return out
 
 
 def _times(factor: Callable[[Tensor], Tensor], rest: Tensor) -> Tensor:
