@@ -11,12 +11,12 @@ from .methods import TOLERANCE, SpectralFilter
 from .spectral import filter_matrices, keeps_everything, spectrum, truncates
 from .spectral_fast import reweight, truncate
 from .spectral_subspace import Found, Start, block_size, random_start
-from .spectral_tail import by_decomposition, by_products, misfit
+from .spectral_tail import Recurrence, Tail, by_decomposition, by_products, cheapest
 from .threads import one_thread_each
 
 SMALLEST = 256       # matrices of a lower rank are decomposed exactly: that is as fast
 AGAIN = 25           # steps after which a layer's spectrum is looked at again
-TOO_WRONG = 0.9      # products are used up to this share of the tolerance
+FITTING = 0.9        # share of the tolerance that products may take
 
 FastPath = Callable[..., Found | None]   # a, start, out: writes to out, or returns None where it doesn't hold the tolerance
 
@@ -34,7 +34,7 @@ class SpectralBank:
                  tolerance: float = TOLERANCE):
         self.filter_k, self.filter_v, self.exact, self.tolerance = filter_k, filter_v, exact, tolerance
         self._starts: dict[tuple, Start] = {}        # by layer, which matrices and their shape
-        self._misfits: dict[tuple, tuple[float, int]] = {}   # of by_products, and how often that layer was filtered
+        self._fits: dict[tuple, tuple[int, Recurrence | None, float]] = {}   # times filtered; what fits, how well
         self._totals: dict[str, Tensor | int] = {"matrices": 0, "exact": 0, "fallbacks": 0, "untouched": 0}
         self._counting = Lock()
 
@@ -82,19 +82,22 @@ class SpectralBank:
             return None
         if truncates(spec) or spec.reweight == "exp":
             return partial(truncate, spec=spec, tolerance=self.tolerance)
-        wrong = self._misfit(layer, a, spec)
-        if wrong > TOO_WRONG * self.tolerance:
-            return partial(reweight, spec=spec, tail=by_decomposition(spec), tolerance=self.tolerance)
-        return partial(reweight, spec=spec, tail=by_products(spec), tolerance=(self.tolerance**2 - wrong**2) ** 0.5)
+        tail, tolerance = self._tail(layer, a, spec)
+        return partial(reweight, spec=spec, tail=tail, tolerance=tolerance)
 
-    def _misfit(self, layer: tuple, a: Tensor, spec: SpectralFilter) -> float:
-        """What products get wrong, now and then by the spectrum of one of the matrices (of K and V: one of each)."""
-        wrong, times = self._misfits.get(layer, (0.0, 0))
+    def _tail(self, layer: tuple, a: Tensor, spec: SpectralFilter) -> tuple[Tail, float]:
+        """How to do the small singular values, and what of the tolerance that leaves to the leading vectors.
+
+        Chosen now and then by the spectrum of one of the matrices (of K and V: one of each).
+        """
+        times, by, wrong = self._fits.get(layer, (0, None, 0.0))
         if times % AGAIN == 0:
             some = a[::max(1, a.shape[0] // 2)] if layer[-1] == "kv" else a[:1]
-            wrong = float(misfit(spectrum(some), spec).max())
-        self._misfits[layer] = wrong, times + 1
-        return wrong
+            by, wrong = cheapest(spectrum(some), spec, most=FITTING * self.tolerance)
+        self._fits[layer] = times + 1, by, wrong
+        if by is None:
+            return by_decomposition(spec), self.tolerance
+        return by_products(spec, by), (self.tolerance**2 - wrong**2) ** 0.5
 
     def _filtered(self, key: tuple, a: Tensor, spec: SpectralFilter, way: FastPath | None, out: Tensor) -> None:
         if way is None:

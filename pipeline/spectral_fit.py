@@ -1,4 +1,4 @@
-"""Fits the numbers of spectral_tail.yaml: python -m svdstory.pipeline.spectral_fit log PPIPP --edge 40
+"""Fits the numbers of spectral_tail.yaml: python -m svdstory.pipeline.spectral_fit log PPIPP --edge 60
 
 Least squares on scalars (scipy). What is minimised is the relative Frobenius error of the filtered matrix, over a
 spectrum like that of SDXL's keys (sigma_1 1600, sigma_10 200, sigma_100 20, sigma_500 3, power laws between), with small
@@ -112,7 +112,7 @@ def main() -> None:
     shift, chain, total = split(p, given.levels)
     entry = {"edge": given.edge, "shift": float(shift), "levels": [[v.tolist() for v in level] for level in chain],
              "total": total.tolist()}
-    print(f"# error {error:.2e}\n" + yaml.safe_dump({given.name: entry}, sort_keys=False, default_flow_style=None, width=118))
+    print(f"# error {error:.2e}\n" + yaml.safe_dump({given.name: [entry]}, sort_keys=False, default_flow_style=None, width=118))
 
 
 if __name__ == "__main__":

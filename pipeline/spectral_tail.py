@@ -8,12 +8,14 @@ that one's eigenvectors (`by_decomposition`). Products are faster (`by_products`
 f has a kink at sigma = 1, a thousandth of the interval, which a plain polynomial resolves with a degree of hundreds.
 So G is first mapped by Cayley's transform, Y = (G - c)(G + c)^-1, which spreads that neighbourhood out, and p is a
 rational function of Y in few steps: each level multiplies two linear combinations of all levels before it, or inverts
-one, which costs as much (`inverse`). m products alone reach degree 2^m and need 6 for what 4 and an inverse do. The
-numbers are in spectral_tail.yaml, fitted by spectral_fit.py; how well they fit a given spectrum, `misfit` tells.
+one, which costs half as much again. (Without that, m products reach degree 2^m: 6 have 3 times the error of 4 and an
+inverse.) The numbers are in spectral_tail.yaml, fitted by spectral_fit.py; how well they fit a given spectrum, `misfit`
+tells, and the `cheapest` that fits well enough is used.
 
 Symbols: N matrices, T tokens, C channels, r = min(T, C).
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 from importlib import resources
@@ -61,32 +63,42 @@ def by_decomposition(spec: SpectralFilter) -> Tail:
     return Tail(DECOMPOSED, STEEPEST[spec.reweight], partial(_times, factor))
 
 
-def by_products(spec: SpectralFilter) -> Tail:
-    """From products of G, as closely as the fitted recurrence has it."""
-    by = recurrence(spec.reweight)
-
+def by_products(spec: SpectralFilter, by: Recurrence) -> Tail:
+    """From products and inverses of G, as closely as the recurrence has it."""
     def factor(g: Tensor) -> Tensor:
-        g.diagonal(dim1=-2, dim2=-1).add_(by.shift)
+        _diagonal(g).add_(by.shift)
         y = inverse(g).mul_(-2 * by.shift)
-        y.diagonal(dim1=-2, dim2=-1).add_(1)                                              # 1 - 2c / (G + c)
-        return _chain(y, by, symmetric_product, inverse, _combination)
+        _diagonal(y).add_(1)                                                              # 1 - 2c / (G + c)
+        return _chain(y, by, symmetric_product, inverse, _diagonal)
 
     return Tail(by.edge, STEEPEST[spec.reweight], partial(_times, factor))
 
 
-def misfit(sigma: Tensor, spec: SpectralFilter) -> Tensor:
+def cheapest(sigma: Tensor, spec: SpectralFilter, most: float) -> tuple[Recurrence | None, float]:
+    """The cheapest recurrence with a misfit of at most `most` on all of these spectra (N, r), and that misfit.
+
+    None and infinity where there is none.
+    """
+    for by in recurrences(spec.reweight):
+        wrong = float(misfit(sigma, spec, by).max())
+        if wrong <= most:
+            return by, wrong
+    return None, math.inf
+
+
+def misfit(sigma: Tensor, spec: SpectralFilter, by: Recurrence) -> Tensor:
     """Relative Frobenius error of a filtered matrix by `by_products`, from its singular values (N, r): (N,)."""
-    by, f = recurrence(spec.reweight), reweighting(sigma, spec) * sigma
-    p = _chain(1 - 2 * by.shift / (sigma.square() + by.shift), by, torch.mul, torch.reciprocal, _sum)
+    f = reweighting(sigma, spec) * sigma
+    p = _chain(1 - 2 * by.shift / (sigma.square() + by.shift), by, torch.mul, torch.reciprocal, diagonal=lambda x: x)
     found = torch.where(sigma <= by.edge, sigma * p, f)
     return (normalize(found, dim=-1) - normalize(f, dim=-1)).norm(dim=-1)
 
 
 @lru_cache
-def recurrence(reweight: str) -> Recurrence:
-    """The fitted one of `log` or `log2`."""
+def recurrences(reweight: str) -> list[Recurrence]:
+    """The fitted ones of `log` or `log2`, the cheapest first."""
     text = resources.files(__package__).joinpath("spectral_tail.yaml").read_text(encoding="utf-8")
-    return Recurrence(**yaml.safe_load(text)[reweight])
+    return [Recurrence(**one) for one in yaml.safe_load(text)[reweight]]
 
 
 def inverse(g: Tensor) -> Tensor:
@@ -113,29 +125,21 @@ def _times(factor: Callable[[Tensor], Tensor], rest: Tensor) -> Tensor:
     return product(factor(symmetric_product(rest, rest)), rest)
 
 
-def _chain(y: Tensor, by: Recurrence, times: Callable, inverted: Callable, combination: Callable) -> Tensor:
-    """p, of a matrix or of numbers."""
+def _chain(y: Tensor, by: Recurrence, times: Callable, inverted: Callable, diagonal: Callable) -> Tensor:
+    """p, of a matrix or of numbers; diagonal(x): where to add a multiple of X_0 = I."""
+    def combination(numbers: list[float]) -> Tensor:
+        total = x[0] * numbers[1]
+        for number, term in zip(numbers[2:], x[1:]):
+            total.add_(term, alpha=number)
+        diagonal(total).add_(numbers[0])
+        return total
+
     x = [y]
     for level in by.levels:
-        left, *right = (combination(numbers, x) for numbers in level)
+        left, *right = map(combination, level)
         x.append(times(left, *right) if right else inverted(left))
-    return combination(by.total, x)
+    return combination(by.total)
 
 
-def _sum(coefficients: list[float], terms: list[Tensor]) -> Tensor:
-    """coefficients[0] + sum_k coefficients[k] terms[k - 1]"""
-    return _without_constant(coefficients, terms).add_(coefficients[0])
-
-
-def _combination(coefficients: list[float], terms: list[Tensor]) -> Tensor:
-    """The same of matrices (N, r, r): coefficients[0] I + ..."""
-    total = _without_constant(coefficients, terms)
-    total.diagonal(dim1=-2, dim2=-1).add_(coefficients[0])
-    return total
-
-
-def _without_constant(coefficients: list[float], terms: list[Tensor]) -> Tensor:
-    total = terms[0] * coefficients[1]
-    for c, term in zip(coefficients[2:], terms[1:]):
-        total.add_(term, alpha=c)
-    return total
+def _diagonal(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=-2, dim2=-1)
