@@ -91,7 +91,7 @@ def run_data(page: Page) -> dict:
 def statistics(page: Page) -> dict:
     """group -> axis -> method number -> [mean, low, high, difference, low, high, Holm p, sets, sets left out].
 
-    Not rounded: the page does that as report.md does, and twice is another number.
+    Unrounded: page.js rounds as report.md does, and rounding twice can change the last digit.
     """
     found: dict = {}
     for group in groups_of(page.study):
@@ -133,7 +133,7 @@ def _number(study: Study, metric: str, place: Place) -> float | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+    return None if value is None else round(value, 6)    # the page shows three digits
 
 
 def _text(name: str) -> str:

@@ -13,11 +13,13 @@ onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """A B of (N, m, k) and (N, k, n), (N, m, n)."""
+    """A B of (N, m, k) and (N, k, n), (N, m, n). oneDNN copies a transposed A; B may be either."""
     usual = onednn is None or a.device.type != "cpu" or a.dtype != torch.float32
     if usual or len(a) != 1 or 0 in a.shape or 0 in b.shape:
         return a @ b
-    return onednn(_dense(a), _dense(b.mT)[0], None, "none", [], "")
+    columns = b.mT[0]     # a part of a larger matrix, transposed, takes oneDNN a thousand times as long
+    dense = b.is_contiguous() or b.mT.is_contiguous()
+    return onednn(a, columns if dense else columns.contiguous(), None, "none", [], "")
 
 
 def symmetric_product(a: Tensor, b: Tensor) -> Tensor:
@@ -30,8 +32,3 @@ def symmetric_product(a: Tensor, b: Tensor) -> Tensor:
         out[..., low:high, :high] = product(a[..., low:high, :], b[..., :high, :].mT)
         out[..., :low, low:high] = out[..., low:high, :low].mT
     return out
-
-
-def _dense(x: Tensor) -> Tensor:
-    """With strides that oneDNN has a fast kernel for: a part of a transposed matrix takes it a thousand times as long."""
-    return x if x.is_contiguous() or x.mT.is_contiguous() else x.contiguous()

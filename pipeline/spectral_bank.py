@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from .methods import TOLERANCE, SpectralFilter
-from .spectral import filter_matrices, keeps_everything, spectrum, truncates
-from .spectral_fast import reweight, truncate
+from .spectral import filter_matrices, keeps_everything, spectrum
+from .spectral_fast import needs_tail, reweight, truncate
 from .spectral_subspace import Found, Start, block_size, random_start
-from .spectral_tail import Recurrence, Tail, by_decomposition, by_products, cheapest
+from .spectral_tail import DECOMPOSED_WITHIN, Recurrence, Tail, by_decomposition, by_products, cheapest
 from .threads import one_thread_each
 
 SMALLEST = 256       # matrices of a lower rank are decomposed exactly: that is as fast
-AGAIN = 25           # steps after which a layer's spectrum is looked at again
-FITTING = 0.9        # share of the tolerance that products may take
+AGAIN = 25           # times a layer is filtered before its spectrum is looked at again
+FITTING = 0.8        # share of the tolerance that the small singular values may take, by the spectra that are looked at
 
 FastPath = Callable[..., Found | None]   # a, start, out: writes to out, or returns None where it doesn't hold the tolerance
 
@@ -26,7 +26,8 @@ class SpectralBank:
 
     One bank per pass: it keeps each layer's leading subspace from one step to the next. `exact` takes the exact path
     for everything; otherwise the fast ones (spectral_fast.py), and the exact one where they would not hold
-    `tolerance`, which `counters` reports. A GPU gets all matrices of a layer in one batch; on a CPU each is filtered
+    `tolerance`, which `counters` reports. Each matrix' leading vectors are checked at each step, how log's small singular
+    values are done in a sample. A GPU gets all matrices of a layer in one batch; on a CPU each is filtered
     by itself, on as many threads as torch has. Symbols as in spectral.py; N = CFG halves x anchors.
     """
 
@@ -34,7 +35,7 @@ class SpectralBank:
                  tolerance: float = TOLERANCE):
         self.filter_k, self.filter_v, self.exact, self.tolerance = filter_k, filter_v, exact, tolerance
         self._starts: dict[tuple, Start] = {}        # by layer, which matrices and their shape
-        self._fits: dict[tuple, tuple[int, Recurrence | None, float]] = {}   # times filtered; what fits, how well
+        self._fits: dict[tuple, tuple[int, Recurrence | None, float]] = {}   # times filtered; what fits, its misfit
         self._totals: dict[str, Tensor | int] = {"matrices": 0, "exact": 0, "fallbacks": 0, "untouched": 0}
         self._counting = Lock()
 
@@ -68,36 +69,38 @@ class SpectralBank:
 
     def _filter(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor:
         self._count("matrices", a.shape[0])
-        out, key, way = torch.empty_like(a), (*key, tuple(a.shape)), self._way(key, a, spec)
+        key, out = (*key, tuple(a.shape)), torch.empty_like(a)
+        way = self._way(key, a, spec)
         if a.is_cuda or min(a.shape[-2:]) < SMALLEST:
             self._filtered(key, a, spec, way, out)
         else:
             one_thread_each(lambda i: self._filtered((*key, i), a[i:i + 1], spec, way, out[i:i + 1]), a.shape[0])
         return out
 
-    def _way(self, layer: tuple, a: Tensor, spec: SpectralFilter) -> FastPath | None:
+    def _way(self, key: tuple, a: Tensor, spec: SpectralFilter) -> FastPath | None:
         """The fast path that suits these matrices; None for the exact one."""
         r = min(a.shape[-2:])
         if self.exact or r < SMALLEST or a.dtype == torch.float64 or keeps_everything(spec, r):
             return None
-        if truncates(spec) or spec.reweight == "exp":
+        if not needs_tail(spec):
             return partial(truncate, spec=spec, tolerance=self.tolerance)
-        tail, tolerance = self._tail(layer, a, spec)
-        return partial(reweight, spec=spec, tail=tail, tolerance=tolerance)
+        tail, wrong = self._tail(key, a, spec)
+        if wrong > FITTING * self.tolerance:
+            self._count("fallbacks", a.shape[0])
+            return None
+        return partial(reweight, spec=spec, tail=tail, tolerance=(self.tolerance**2 - wrong**2) ** 0.5)
 
-    def _tail(self, layer: tuple, a: Tensor, spec: SpectralFilter) -> tuple[Tail, float]:
-        """How to do the small singular values, and what of the tolerance that leaves to the leading vectors.
+    def _tail(self, key: tuple, a: Tensor, spec: SpectralFilter) -> tuple[Tail, float]:
+        """How to do the small singular values, and the error of that.
 
-        Chosen now and then by the spectrum of one of the matrices (of K and V: one of each).
+        Chosen now and then, by the spectra of two of the matrices: of K and V together one of each, else of both halves.
         """
-        times, by, wrong = self._fits.get(layer, (0, None, 0.0))
+        times, by, wrong = self._fits.get(key, (0, None, 0.0))
         if times % AGAIN == 0:
-            some = a[::max(1, a.shape[0] // 2)] if layer[-1] == "kv" else a[:1]
-            by, wrong = cheapest(spectrum(some), spec, most=FITTING * self.tolerance)
-        self._fits[layer] = times + 1, by, wrong
-        if by is None:
-            return by_decomposition(spec), self.tolerance
-        return by_products(spec, by), (self.tolerance**2 - wrong**2) ** 0.5
+            sample = a[::max(1, a.shape[0] // 2)]
+            by, wrong = cheapest(spectrum(sample), spec, most=FITTING * self.tolerance)
+        self._fits[key] = times + 1, by, wrong
+        return (by_decomposition(spec), DECOMPOSED_WITHIN) if by is None else (by_products(spec, by), wrong)
 
     def _filtered(self, key: tuple, a: Tensor, spec: SpectralFilter, way: FastPath | None, out: Tensor) -> None:
         if way is None:

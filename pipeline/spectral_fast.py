@@ -12,11 +12,16 @@ from .methods import SpectralFilter
 from .products import product
 from .spectral import gains, ranks, reweighting, truncates
 from .spectral_subspace import Found, Leading, Start, Wanted, find, truncation_errors
-from .spectral_tail import Tail
+from .spectral_tail import STEEPEST, Tail
 
 ROUNDING = 1e-6   # of an energy, relative, by float32's products: 5e-7 was seen
 COUPLING = 0.2    # of the largest error that a vector's residual allows
 MARGIN = 0.9      # leading vectors are taken out from this share of the tail's edge on
+
+
+def needs_tail(spec: SpectralFilter) -> bool:
+    """Whether the small singular values count: for log and log² of the whole spectrum."""
+    return spec.reweight in STEEPEST and not truncates(spec)
 
 
 def truncate(a: Tensor, spec: SpectralFilter, start: Start, tolerance: float, out: Tensor) -> Found | None:
@@ -67,7 +72,10 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, toleranc
     taken = (found.gain > 0).float()[:, None]
     rest = single - product(found.left * taken, found.back.mT)                 # (N, T, C), sigma <= edge
     whole = tail.reweighted(rest).add_(product(found.left * found.gain[:, None].float(), found.back.mT))
-    norm = (total_energy(single) / total_energy(whole)).sqrt()                 # that of the whole is preserved
+    energy = total_energy(whole)
+    if not energy.isfinite().all():                                            # an inverse that isn't one
+        return None
+    norm = (total_energy(single) / energy).sqrt()                              # that of the whole is preserved
     torch.mul(whole, norm[:, None, None].float(), out=out)
     if found.untouched is not None:
         out.copy_(torch.where(found.untouched[:, None, None], a, out))

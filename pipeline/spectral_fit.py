@@ -1,9 +1,10 @@
 """Fits the numbers of spectral_tail.yaml: python -m svdstory.pipeline.spectral_fit log PPIPP --edge 60
 
-Least squares on scalars (scipy). What is minimised is the relative Frobenius error of the filtered matrix, over a
-spectrum like that of SDXL's keys (sigma_1 1600, sigma_10 200, sigma_100 20, sigma_500 3, power laws between), with small
-penalties that keep float32's rounding small: on the numbers themselves, on all terms, and on p where sigma is near 0,
-which is where the vectors that were taken out end up. Each try starts from no level and adds one after the other.
+Least squares on scalars (scipy). What is minimised is the Frobenius error of the filtered matrix, relative to the norm
+of one of rank 1024, over a spectrum like that of SDXL's keys (sigma_1 1600, sigma_10 200, sigma_100 20, sigma_500 3,
+power laws between), with small penalties that keep float32's rounding small: on the numbers themselves, on all terms,
+and on p where sigma is near 0, which is where the vectors that were taken out end up. Each try starts from no level and
+adds one after the other.
 """
 
 import argparse
@@ -103,12 +104,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=list(F))
     parser.add_argument("levels", help="for example PPIPP: P multiplies, I inverts")
-    for option, kind, default in (("edge", float, 40.0), ("tries", int, 10), ("seed", int, 0)):
+    for option, kind, default in (("edge", float, 60.0), ("tries", int, 10), ("seed", int, 0)):
         parser.add_argument(f"--{option}", type=kind, default=default)
     given = parser.parse_args()
     torch.set_default_dtype(torch.float64)
     fit = Fit(given.name, given.edge, torch.Generator().manual_seed(given.seed))
     p, error = fit.best(given.levels, given.tries)
+    if error == torch.inf:
+        parser.exit(1, "every try ended with an inverse of something indefinite: more --tries, another --seed\n")
     shift, chain, total = split(p, given.levels)
     entry = {"edge": given.edge, "shift": float(shift), "levels": [[v.tolist() for v in level] for level in chain],
              "total": total.tolist()}

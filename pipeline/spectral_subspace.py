@@ -77,7 +77,7 @@ def find(a: Tensor, start: Start, want: Callable[[Leading], Wanted], tolerance: 
     columns = start.left.shape[-1]
     front = front_size(start.kept, columns)
     right = _orthonormal(_back(a, start.left.to(a.dtype)))                     # (N, C, b)
-    image = product(a, right)                                                   # (N, T, b)
+    image = product(a, right)                                                  # (N, T, b)
     squared = _gram(image)                                                     # (N, b, b)
     slow = slice(int(settled * start.kept), front)
     residual = _back(a, image[..., slow]) - product(right, squared[..., slow].float())
@@ -153,7 +153,7 @@ def _improve(a: Tensor, right: Tensor, image: Tensor, squared: Tensor, residual:
     """
     b = right.shape[-1]
     new = _without(right, _orthonormal(residual))  # twice is enough (Kahan; Parlett, The Symmetric Eigenvalue Problem, 6-9)
-    images = product(a, new)                                                    # (N, T, m)
+    images = product(a, new)                                                   # (N, T, m)
     across = image.double().mT @ images.double()
     projected = torch.cat([torch.cat([squared, across], -1), torch.cat([across.mT, _gram(images)], -1)], -2)
     squares, rotation = _eigh(projected)                                       # ascending

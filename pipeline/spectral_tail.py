@@ -32,8 +32,9 @@ from .spectral import reweighting
 from .strict import Strict
 
 STEEPEST = {"log": 0.368, "log2": 0.541}    # the largest f(sigma) / sigma: 1 / e and 4 / e²
-SMALL = 200                                 # rows of a matrix that is inverted as a whole
-DECOMPOSED = 80.0                           # float32 leaves sigma = 1 uncertain by some 1e-4 next to this one
+SMALL = 400                                 # matrices of fewer rows are inverted as a whole
+DECOMPOSED = 80.0                           # float32 leaves sigma = 1 uncertain by some 1e-4 next to this one,
+DECOMPOSED_WITHIN = 2e-4                    # and the filtered matrix by less than this
 
 
 class Tail(NamedTuple):
@@ -87,10 +88,13 @@ def cheapest(sigma: Tensor, spec: SpectralFilter, most: float) -> tuple[Recurren
 
 
 def misfit(sigma: Tensor, spec: SpectralFilter, by: Recurrence) -> Tensor:
-    """Relative Frobenius error of a filtered matrix by `by_products`, from its singular values (N, r): (N,)."""
+    """Relative Frobenius error of a filtered matrix by `by_products`, from its singular values (N, r): (N,).
+
+    0 where f leaves nothing: such a matrix is left as it is.
+    """
     f = reweighting(sigma, spec) * sigma
     p = _chain(1 - 2 * by.shift / (sigma.square() + by.shift), by, torch.mul, torch.reciprocal, diagonal=lambda x: x)
-    found = torch.where(sigma <= by.edge, sigma * p, f)
+    found = torch.where((sigma <= by.edge) & f.any(-1, keepdim=True), sigma * p, f)
     return (normalize(found, dim=-1) - normalize(f, dim=-1)).norm(dim=-1)
 
 
@@ -102,10 +106,11 @@ def recurrences(reweight: str) -> list[Recurrence]:
 
 
 def inverse(g: Tensor) -> Tensor:
-    """G^-1 of symmetric positive definite (N, r, r): in halves, from products, until they are small."""
+    """G^-1 of symmetric positive definite (N, r, r), else nan: in halves, from products, until they are small."""
+    if g.shape[-1] < SMALL:
+        factor, failed = torch.linalg.cholesky_ex(g)
+        return torch.cholesky_inverse(factor).masked_fill_(failed[:, None, None] > 0, torch.nan)
     half = g.shape[-1] // 2
-    if half < SMALL:
-        return torch.cholesky_inverse(torch.linalg.cholesky_ex(g)[0])
     first = inverse(g[..., :half, :half])
     across = product(g[..., half:, :half], first)                                         # C A^-1, of [A C^T; C S]
     last = inverse(g[..., half:, half:] - symmetric_product(across, g[..., half:, :half]))
@@ -121,7 +126,8 @@ def inverse(g: Tensor) -> Tensor:
 def _times(factor: Callable[[Tensor], Tensor], rest: Tensor) -> Tensor:
     """p(G) R or R p(G), p(G) being factor(G), which may overwrite G."""
     if rest.shape[-2] >= rest.shape[-1]:
-        return product(rest, factor(product(rest.mT, rest)))
+        columns = rest.mT.contiguous()
+        return product(rest, factor(symmetric_product(columns, columns)))
     return product(factor(symmetric_product(rest, rest)), rest)
 
 

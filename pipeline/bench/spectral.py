@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ..methods import SpectralFilter
-from ..spectral import filter_matrices, gains, ranks, truncates
+from ..spectral import filter_matrices, gains, ranks
 from ..spectral_bank import AGAIN, SpectralBank
+from ..spectral_fast import needs_tail
 from ..spectral_fit import sdxl_spectrum
-from ..spectral_tail import STEEPEST
 from .record import clock
 
 SHAPES = {(1024, 1280): 30, (4096, 640): 6}   # tokens x channels -> up_blocks attn1 layers of SDXL at 1024 px
@@ -46,7 +46,7 @@ def bench_spectral(device: str, drift: float = 0.1, warm: int = 8) -> list[dict]
         for name, spec in FILTERS.items():
             row = {"filter": name, "tokens x channels": "x".join(map(str, shape)), "drift": drift,
                    **side_by_side(steps, spec, device)}
-            looks = -(-STEPS // AGAIN) if spec.reweight in STEEPEST and not truncates(spec) else 1
+            looks = -(-STEPS // AGAIN) if needs_tail(spec) else 1
             seconds = (looks * row["first s"] + (STEPS - looks) * row["warm s"]) / STEPS
             rows.append({**row, "ours s": seconds, "ratio": row["published s"] / seconds,
                          "exact path's ratio": row["published s"] / row["exact s"]})

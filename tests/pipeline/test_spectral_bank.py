@@ -104,14 +104,22 @@ def test_log_of_the_whole_spectrum_is_close_to_exact(steps, name):
             assert error(filtered, filter_matrices(a, spec).matrices) < 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("name", ["log", "log2"])
-def test_log_of_the_whole_spectrum_never_takes_the_exact_path_on_a_cpu(steps, name):
+def test_log_of_the_whole_spectrum_takes_no_exact_path(steps, name, dtype):
     spec = SpectralFilter(reweight=name)
     bank = SpectralBank(spec, None, exact=False)
     for step, a in enumerate(steps, start=1):
-        k, _ = bank(0, a, a, step=step, heads=1)
-        assert error(k, filter_matrices(a, spec).matrices) < 1e-3
+        k, _ = bank(0, a.to(dtype), a, step=step, heads=1)
+        assert k.dtype == dtype
+        assert error(k, filter_matrices(a.to(dtype).double(), spec).matrices) < 1e-3
     assert bank.counters() == {"matrices": 6, "exact": 0, "fallbacks": 0, "untouched": 0}
+
+
+def test_log_within_less_than_float32_can_takes_the_exact_path_and_counts_it(steps):
+    bank = SpectralBank(SpectralFilter(reweight="log"), None, exact=False, tolerance=1e-5)
+    bank(0, steps[0], steps[0], step=1, heads=1)
+    assert bank.counters() == {"matrices": 2, "exact": 2, "fallbacks": 2, "untouched": 0}
 
 
 @pytest.mark.parametrize("name", ["log", "log2"])
@@ -123,24 +131,36 @@ def test_the_misfit_of_a_recurrence_is_what_it_gets_wrong(steps, name):
         filtered, wrong = torch.empty_like(a), misfit(spectrum(a), spec, by)
         reweight(a, spec, by_products(spec, by), random_start(a, 48), 2e-5, filtered)
         got = (filtered - exact).norm(dim=(1, 2)) / exact.norm(dim=(1, 2))
-        assert (wrong > 1e-3).all() == (by in worse) and ((got - wrong).abs() < 3e-5 + 0.1 * wrong).all()
+        assert ((wrong > 1e-3) == (by in worse)).all() and ((got - wrong).abs() < 3e-5 + 0.1 * wrong).all()
 
 
-@pytest.mark.parametrize("wrong, used", [((8e-4, 2e-4), 0), ((1e-3, 2e-4), 1), ((2e-3, 1e-3), None)])
-def test_the_cheapest_recurrence_that_fits_is_used_which_is_looked_at_now_and_then(steps, wrong, used, monkeypatch):
-    looked, tails = [], set()
-    def told(sigma, spec, by):
-        looked.append(len(sigma))
-        return torch.tensor([1e-5, wrong[recurrences("log2").index(by)]])
+def test_the_cheapest_recurrence_that_fits_both_halves_is_used_which_is_looked_at_again(steps, monkeypatch):
+    """First the second of two does, then neither, then the first."""
+    wrong, used = iter([(9e-4, 2e-4), (9e-4, 2e-3), (3e-4, 0)]), []
 
-    monkeypatch.setattr(spectral_tail, "misfit", told)
+    def misfits(sigma, spec, by):
+        if by is recurrences("log2")[0]:
+            misfits.now = next(wrong)
+        return torch.tensor([1e-5, misfits.now[recurrences("log2").index(by)]])
+
+    monkeypatch.setattr(spectral_tail, "misfit", misfits)
+    monkeypatch.setattr(spectral_bank, "AGAIN", 2)
     for name in ("by_products", "by_decomposition"):
         monkeypatch.setattr(spectral_bank, name, lambda *given, way=getattr(spectral_bank, name):
-                            tails.add(recurrences("log2").index(given[1]) if given[1:] else None) or way(*given))
+                            used.append(recurrences("log2").index(given[1]) if given[1:] else None) or way(*given))
     bank = SpectralBank(SpectralFilter(reweight="log2"), None, exact=False)
-    for step in range(1, spectral_bank.AGAIN + 2):
-        bank(0, steps[0][:, :300], steps[0][:, :300], step=step, heads=1)
-    assert tails == {used} and looked == [1] * 2 * (2 if used is None else used + 1)
+    for step in range(1, 7):
+        bank(0, steps[0], steps[0], step=step, heads=1)
+    assert used == [1, 1, None, None, 0, 0]
+
+
+def test_a_look_is_at_keys_and_values_both_where_they_are_one_batch(steps, monkeypatch):
+    looked = []
+    monkeypatch.setattr(spectral_bank, "cheapest", lambda sigma, *_, most: looked.append(sigma) or (None, torch.inf))
+    bank = SpectralBank(SpectralFilter(reweight="log"), None, exact=False)
+    four = torch.cat([steps[0], 2 * steps[0]])
+    bank(0, four, four, step=1, heads=1)
+    assert torch.equal(looked[0], spectrum(four[::2]))
 
 
 @pytest.mark.parametrize("spec", [SpectralFilter(keep_fraction=0.05), SpectralFilter(reweight="log")], ids=str)
@@ -242,36 +262,48 @@ def test_an_untouched_matrix_is_counted_once_a_step():
         assert bank.counters()["untouched"] == bank.counters()["matrices"] == step
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("m, k, n", [(300, 400, 24), (24, 300, 400), (300, 0, 40), (24, 300, 0)])
-def test_a_product_by_onednn_is_the_product(m, k, n, transposed):
-    """Also of parts of larger matrices, for which it has no fast kernel."""
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("transposed", [True, False])
+@pytest.mark.parametrize("n, m, k, columns", [(1, 300, 400, 24), (1, 24, 300, 400), (1, 24, 300, 0), (2, 30, 40, 20)])
+def test_a_product_by_onednn_is_the_product(n, m, k, columns, transposed, there, monkeypatch):
+    """Also of parts of larger matrices, for which it has no fast kernel, and without it."""
     def part(rows: int, columns: int) -> torch.Tensor:
         if transposed:
-            return part_of(columns, rows).mT
-        return part_of(rows, columns)
+            return torch.randn(n, columns + 5, rows + 3, generator=generator)[:, :columns, :rows].mT
+        return torch.randn(n, rows + 3, columns + 5, generator=generator)[:, :rows, :columns]
 
-    def part_of(rows: int, columns: int) -> torch.Tensor:
-        return torch.randn(1, rows + 3, columns + 5, generator=generator)[:, :rows, :columns]
-
-    generator = torch.Generator().manual_seed(0)
-    a, b = part(m, k), part(k, n)
+    generator, calls, onednn = torch.Generator().manual_seed(0), [], products.onednn
+    monkeypatch.setattr(products, "onednn", (lambda *given: calls.append(given) or onednn(*given)) if there else None)
+    a, b = part(m, k), part(k, columns)
     assert torch.allclose(product(a, b), a @ b, atol=1e-4)
+    assert len(calls) == (there and n == 1 and columns > 0)
 
 
-def test_this_torch_has_onednn_for_products():
-    assert products.onednn is not None
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_symmetric_product_is_the_product(n):
+    x = torch.randn(n, 300, 300, generator=torch.Generator().manual_seed(0)) / 300**0.5
+    a = x + x.mT
+    b = a @ a + a
+    assert torch.allclose(symmetric_product(a, b), a @ b, atol=1e-4)
 
 
-def test_a_symmetric_product_is_the_product():
-    x = torch.randn(2, 50, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert torch.allclose(symmetric_product(x, x), x @ x.mT)
-
-
-def test_an_inverse_in_halves_is_the_inverse():
-    x = torch.randn(1, 900, 1000, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("n", [1, 2])
+def test_an_inverse_in_halves_is_the_inverse_or_nan(n):
+    x = torch.randn(n, 900, 1000, generator=torch.Generator().manual_seed(0))
     g = x @ x.mT + 3 * torch.eye(900)
     assert torch.allclose(inverse(g) @ g, torch.eye(900), atol=1e-4)
+    g[0, -1, -1] = -1
+    assert inverse(g)[0].isnan().any() and not inverse(g)[1:].isnan().any()
+
+
+def test_an_indefinite_inverse_falls_back_to_the_exact_path(steps, monkeypatch):
+    bad = Recurrence(edge=60, shift=3, levels=[[[-1, 0]]], total=[1, 0, 0])
+    monkeypatch.setattr(spectral_bank, "cheapest", lambda *_, most: (bad, 1e-5))
+    bank = SpectralBank(SpectralFilter(reweight="log"), None, exact=False)
+    k, _ = bank(0, steps[0], steps[0], step=1, heads=1)
+    assert torch.equal(k, filter_matrices(steps[0], SpectralFilter(reweight="log")).matrices)
+    assert bank.counters()["fallbacks"] == 2
 
 
 @pytest.mark.parametrize("name", ["log", "log2"])
@@ -305,7 +337,7 @@ def test_rounds_go_on_to_improve_what_float32_can():
 def test_an_estimate_is_not_below_the_error(estimate, specs, tolerance, told, monkeypatch):
     """Of errors over `told`, which are more than float32's. The last round's estimate is the one that was accepted."""
     computed, seen, ratios = getattr(spectral_fast, estimate), [], []
-    monkeypatch.setattr(spectral_bank, "cheapest", lambda *given, most: (None, torch.inf))   # only leading vectors err
+    monkeypatch.setattr(spectral_bank, "cheapest", lambda *_, most: (None, torch.inf))   # only leading vectors err
     monkeypatch.setattr(spectral_fast, estimate, lambda *given: seen.append(computed(*given)) or seen[-1])
     for power in (0.5, 1.0, 1.5):
         matrices = turning(1000 / torch.arange(1, 321.0) ** power, (320, 384), turn=0.3, steps=3)
