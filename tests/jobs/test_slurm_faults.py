@@ -31,8 +31,8 @@ def test_sigkill_of_a_worker_loses_at_most_the_unit_at_hand(act: Act):
     until("a unit to begin", lambda: study.began())
     unit = study.began()[0]
     act.fault("SIGKILL of a worker in the middle of a unit")
-    pid = unit.rpartition("-")[2]
-    act.cluster.node(node_of(study), "enter", "kill", "-KILL", pid)
+    node, pid = unit.split("-")[-2:]
+    act.cluster.node(node, "enter", "kill", "-KILL", pid)
     study.release()
     study.until_quiet()
     assert study.finished() == study.units - 2  # the task's own two
