@@ -85,7 +85,7 @@ function numberCell([mean, low, high, gap, gapLow, gapHigh, p], better) {
   if (mean === null) return make("td", {}, "-");
   const digits = Math.max(...[mean, low, high].map(Math.abs)) < 0.05 ? 4 : 3;  // as in report.md
   const told = (x) => x.toFixed(digits).replace("-", "−").replace(/^−(?=[0.]*$)/, "");
-  const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits);
+  const signed = (x) => `+${told(x)}`.replace("+−", "−");
   const cell = make("td", {}, told(mean), " ");
   if (low !== null) cell.append(make("small", {}, `[${told(low)}, ${told(high)}]`));
   if (gap !== null) {

@@ -169,6 +169,8 @@ def test_the_table_says_what_the_report_says(page, run):
     reported, shown = ([re.findall(r"[\d.]+ \[[\d., ]*\]", row) for row in rows]
                        for rows in (table, texts(page, "#table tbody tr")))
     assert reported[0][0].startswith("0.293 [") and shown == reported
+    row = page.execute_script("return numberCell([0.6, 0.5, 0.7, -0.0004, -0.0006, 0.2, null], 1).outerHTML")
+    assert ">+0.000<" in row and "[−0.001, +0.200]" in row
 
 
 def test_names_of_users_are_text_not_markup(page):
