@@ -26,9 +26,9 @@ class SpectralBank:
 
     One bank per pass: it keeps each layer's leading subspace from one step to the next. `exact` takes the exact path
     for everything; otherwise the fast ones (spectral_fast.py), and the exact one where they would not hold
-    `tolerance`, which `counters` reports. Each matrix' leading vectors are checked at each step, how log's small singular
-    values are done in a sample. A GPU gets all matrices of a layer in one batch; on a CPU each is filtered
-    by itself, on as many threads as torch has. Symbols as in spectral.py; N = CFG halves x anchors.
+    `tolerance`, which `counters` reports: by leading vectors for each matrix and step, by log's small singular values for
+    a sample of matrices and steps. A GPU gets all matrices of a layer in one batch; on a CPU each is filtered by itself,
+    on as many threads as torch has. Symbols as in spectral.py; N = CFG halves x anchors.
     """
 
     def __init__(self, filter_k: SpectralFilter | None, filter_v: SpectralFilter | None, *, exact: bool,

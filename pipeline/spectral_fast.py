@@ -56,7 +56,7 @@ def truncate(a: Tensor, spec: SpectralFilter, start: Start, tolerance: float, ou
 def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, tolerance: float, out: Tensor) -> Found | None:
     """log or log² of the whole spectrum: as `truncate`, from leading vectors and what `tail` makes of the rest.
 
-    The tolerance is that of the leading vectors.
+    The tolerance is that of the leading vectors. A GPU waits for the host once more than in `find`.
     """
     single = a.float()
 

@@ -34,7 +34,7 @@ class Fit:
     """
 
     def __init__(self, name: str, edge: float, generator: torch.Generator):
-        self.edge, self.generator = edge, generator
+        self.generator = generator
         first = int((sdxl_spectrum(torch.arange(1, RANKS + 1.0)) > edge).sum()) + 0.5
         self.sigma = sdxl_spectrum(torch.linspace(first, RANKS, POINTS))
         self.f, self.near_zero = F[name](self.sigma), torch.linspace(0, 0.3, 12)

@@ -8,8 +8,7 @@ that one's eigenvectors (`by_decomposition`). Products are faster (`by_products`
 f has a kink at sigma = 1, a thousandth of the interval, which a plain polynomial resolves with a degree of hundreds.
 So G is first mapped by Cayley's transform, Y = (G - c)(G + c)^-1, which spreads that neighbourhood out, and p is a
 rational function of Y in few steps: each level multiplies two linear combinations of all levels before it, or inverts
-one, which costs half as much again. (Without that, m products reach degree 2^m: 6 have 3 times the error of 4 and an
-inverse.) The numbers are in spectral_tail.yaml, fitted by spectral_fit.py; how well they fit a given spectrum, `misfit`
+one, which sharpens a kink more. The numbers are in spectral_tail.yaml, fitted by spectral_fit.py; how well they fit a given spectrum, `misfit`
 tells, and the `cheapest` that fits well enough is used.
 
 Symbols: N matrices, T tokens, C channels, r = min(T, C).

@@ -3,16 +3,12 @@
 import pytest
 import torch
 
-from svdstory.pipeline import products, spectral_bank, spectral_fast, spectral_tail
+from svdstory.pipeline import spectral_bank, spectral_fast
 from svdstory.pipeline.bench.spectral import turning
 from svdstory.pipeline.methods import SpectralFilter
-from svdstory.pipeline.products import product, symmetric_product
 from svdstory.pipeline.spectral import filter_matrices, spectrum
 from svdstory.pipeline.spectral_bank import SpectralBank
-from svdstory.pipeline.spectral_fast import reweight
 from svdstory.pipeline.spectral_subspace import Leading, Wanted, find, random_start
-from svdstory.pipeline.spectral_tail import (Recurrence, _chain, by_decomposition, by_products, inverse, misfit,
-                                             recurrences)
 
 from .test_spectral import error, real_like
 
@@ -26,14 +22,6 @@ TRUNCATIONS = [
     SpectralFilter(keep_energy=0.95, reweight="log2"),
     SpectralFilter(reweight="exp", alpha=0.01),
 ]
-
-
-@pytest.fixture(scope="module", params=[(400, 272), (272, 320)], ids=["T>C", "T<C"])
-def steps(request) -> list[torch.Tensor]:
-    """One layer's matrices (2, T, C) over three steps, each a tenth away from the one before."""
-    first, *changes = (real_like(2, *request.param, seed=s, scale=0.4).float() for s in range(3))
-    second = 0.995 * first + 0.1 * changes[0]
-    return [first, second, 0.995 * second + 0.1 * changes[1]]
 
 
 @pytest.mark.parametrize("spec", TRUNCATIONS, ids=str)
@@ -93,17 +81,6 @@ def test_a_flat_spectrum_is_truncated_without_a_fallback():
     assert bank.counters()["fallbacks"] == 0
 
 
-@pytest.mark.parametrize("name", ["log", "log2"])
-def test_log_of_the_whole_spectrum_is_close_to_exact(steps, name):
-    spec = SpectralFilter(reweight=name)
-    for tail in (by_decomposition(spec), *(by_products(spec, by) for by in recurrences(name))):
-        start = random_start(steps[0], 48)
-        for a in steps[:2]:
-            filtered = torch.empty_like(a)
-            start = reweight(a, spec, tail, start, 1e-4, filtered).start
-            assert error(filtered, filter_matrices(a, spec).matrices) < 1e-3
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("name", ["log", "log2"])
 def test_log_of_the_whole_spectrum_takes_no_exact_path(steps, name, dtype):
@@ -120,47 +97,6 @@ def test_log_within_less_than_float32_can_takes_the_exact_path_and_counts_it(ste
     bank = SpectralBank(SpectralFilter(reweight="log"), None, exact=False, tolerance=1e-5)
     bank(0, steps[0], steps[0], step=1, heads=1)
     assert bank.counters() == {"matrices": 2, "exact": 2, "fallbacks": 2, "untouched": 0}
-
-
-@pytest.mark.parametrize("name", ["log", "log2"])
-def test_the_misfit_of_a_recurrence_is_what_it_gets_wrong(steps, name):
-    spec, a = SpectralFilter(reweight=name), steps[0]
-    exact = filter_matrices(a, spec).matrices
-    worse = [Recurrence(**{**vars(by), "total": [by.total[0] + 2e-3, *by.total[1:]]}) for by in recurrences(name)]
-    for by in recurrences(name) + worse:
-        filtered, wrong = torch.empty_like(a), misfit(spectrum(a), spec, by)
-        reweight(a, spec, by_products(spec, by), random_start(a, 48), 2e-5, filtered)
-        got = (filtered - exact).norm(dim=(1, 2)) / exact.norm(dim=(1, 2))
-        assert ((wrong > 1e-3) == (by in worse)).all() and ((got - wrong).abs() < 3e-5 + 0.1 * wrong).all()
-
-
-def test_the_cheapest_recurrence_that_fits_both_halves_is_used_which_is_looked_at_again(steps, monkeypatch):
-    """First the second of two does, then neither, then the first."""
-    wrong, used = iter([(9e-4, 2e-4), (9e-4, 2e-3), (3e-4, 0)]), []
-
-    def misfits(sigma, spec, by):
-        if by is recurrences("log2")[0]:
-            misfits.now = next(wrong)
-        return torch.tensor([1e-5, misfits.now[recurrences("log2").index(by)]])
-
-    monkeypatch.setattr(spectral_tail, "misfit", misfits)
-    monkeypatch.setattr(spectral_bank, "AGAIN", 2)
-    for name in ("by_products", "by_decomposition"):
-        monkeypatch.setattr(spectral_bank, name, lambda *given, way=getattr(spectral_bank, name):
-                            used.append(recurrences("log2").index(given[1]) if given[1:] else None) or way(*given))
-    bank = SpectralBank(SpectralFilter(reweight="log2"), None, exact=False)
-    for step in range(1, 7):
-        bank(0, steps[0], steps[0], step=step, heads=1)
-    assert used == [1, 1, None, None, 0, 0]
-
-
-def test_a_look_is_at_keys_and_values_both_where_they_are_one_batch(steps, monkeypatch):
-    looked = []
-    monkeypatch.setattr(spectral_bank, "cheapest", lambda sigma, *_, most: looked.append(sigma) or (None, torch.inf))
-    bank = SpectralBank(SpectralFilter(reweight="log"), None, exact=False)
-    four = torch.cat([steps[0], 2 * steps[0]])
-    bank(0, four, four, step=1, heads=1)
-    assert torch.equal(looked[0], spectrum(four[::2]))
 
 
 @pytest.mark.parametrize("spec", [SpectralFilter(keep_fraction=0.05), SpectralFilter(reweight="log")], ids=str)
@@ -260,62 +196,6 @@ def test_an_untouched_matrix_is_counted_once_a_step():
     for step in (1, 2):
         assert torch.equal(bank(0, a, a, step=step, heads=1)[0], a)
         assert bank.counters()["untouched"] == bank.counters()["matrices"] == step
-
-
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
-@pytest.mark.parametrize("there", [True, False])
-@pytest.mark.parametrize("transposed", [True, False])
-@pytest.mark.parametrize("n, m, k, columns", [(1, 300, 400, 24), (1, 24, 300, 400), (1, 24, 300, 0), (2, 30, 40, 20)])
-def test_a_product_by_onednn_is_the_product(n, m, k, columns, transposed, there, monkeypatch):
-    """Also of parts of larger matrices, for which it has no fast kernel, and without it."""
-    def part(rows: int, columns: int) -> torch.Tensor:
-        if transposed:
-            return torch.randn(n, columns + 5, rows + 3, generator=generator)[:, :columns, :rows].mT
-        return torch.randn(n, rows + 3, columns + 5, generator=generator)[:, :rows, :columns]
-
-    generator, calls, onednn = torch.Generator().manual_seed(0), [], products.onednn
-    monkeypatch.setattr(products, "onednn", (lambda *given: calls.append(given) or onednn(*given)) if there else None)
-    a, b = part(m, k), part(k, columns)
-    assert torch.allclose(product(a, b), a @ b, atol=1e-4)
-    assert len(calls) == (there and n == 1 and columns > 0)
-
-
-@pytest.mark.parametrize("n", [1, 2])
-def test_a_symmetric_product_is_the_product(n):
-    x = torch.randn(n, 300, 300, generator=torch.Generator().manual_seed(0)) / 300**0.5
-    a = x + x.mT
-    b = a @ a + a
-    assert torch.allclose(symmetric_product(a, b), a @ b, atol=1e-4)
-
-
-@pytest.mark.parametrize("n", [1, 2])
-def test_an_inverse_in_halves_is_the_inverse_or_nan(n):
-    x = torch.randn(n, 900, 1000, generator=torch.Generator().manual_seed(0))
-    g = x @ x.mT + 3 * torch.eye(900)
-    assert torch.allclose(inverse(g) @ g, torch.eye(900), atol=1e-4)
-    g[0, -1, -1] = -1
-    assert inverse(g)[0].isnan().any() and not inverse(g)[1:].isnan().any()
-
-
-def test_an_indefinite_inverse_falls_back_to_the_exact_path(steps, monkeypatch):
-    bad = Recurrence(edge=60, shift=3, levels=[[[-1, 0]]], total=[1, 0, 0])
-    monkeypatch.setattr(spectral_bank, "cheapest", lambda *_, most: (bad, 1e-5))
-    bank = SpectralBank(SpectralFilter(reweight="log"), None, exact=False)
-    k, _ = bank(0, steps[0], steps[0], step=1, heads=1)
-    assert torch.equal(k, filter_matrices(steps[0], SpectralFilter(reweight="log")).matrices)
-    assert bank.counters()["fallbacks"] == 2
-
-
-@pytest.mark.parametrize("name", ["log", "log2"])
-def test_what_the_shipped_recurrences_invert_is_positive(name):
-    """For any sigma that may be left, and conditioned well enough for float32."""
-    def inverted(x: torch.Tensor) -> torch.Tensor:
-        assert (x > 0).all() and x.max() / x.min() < 3000
-        return 1 / x
-
-    for by in recurrences(name):
-        squares = torch.linspace(0, by.edge, 10_000, dtype=torch.float64).square()
-        _chain(1 - 2 * by.shift / (squares + by.shift), by, torch.mul, inverted, diagonal=lambda x: x)
 
 
 def test_rounds_go_on_to_improve_what_float32_can():
