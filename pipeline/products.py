@@ -8,29 +8,35 @@ import product; a = torch.randn(1, 1024, 1024)" "product(a, a)").
 import torch
 from torch import Tensor
 
-BLOCKS = 4      # of a symmetric product
+BLOCK = 128     # columns of a symmetric product that are computed at a time
 
 # What torch.compile makes of a linear layer on a CPU; not in torch's documented interface, so it may be missing.
 onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """A B of (N, m, k) and (N, k, n), (N, m, n). oneDNN copies a transposed A; B may be either."""
+    """A B of (N, m, k) and (N, k, n), (N, m, n). oneDNN wants A's rows dense, others are copied; B may be either way."""
     usual = onednn is None or a.device.type != "cpu" or a.dtype != torch.float32
     if usual or len(a) != 1 or 0 in a.shape or 0 in b.shape:
         return a @ b
     columns = b.mT[0]     # a part of a larger matrix, transposed, takes oneDNN a thousand times as long
     dense = b.is_contiguous() or b.mT.is_contiguous()
-    return onednn(a, columns if dense else columns.contiguous(), None, "none", [], "")
+    return onednn(a[0].contiguous(), columns if dense else columns.contiguous(), None, "none", [], "")[None]
 
 
-def symmetric_product(a: Tensor, b: Tensor) -> Tensor:
-    """A B^T of (N, r, k) both, (N, r, r), where that is symmetric: blocks above the diagonal are copied, five eighths of
-    the work."""
+def symmetric_product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """A B^T of (N, r, k) both, (N, r, r), where that is symmetric: what is above the diagonal's blocks is copied, which
+    leaves little more than half of the work."""
     r = a.shape[-2]
-    out = a.new_empty(*a.shape[:-1], r)
-    bounds = [r * i // BLOCKS for i in range(BLOCKS + 1)]
-    for low, high in zip(bounds, bounds[1:]):
-        out[..., low:high, :high] = product(a[..., low:high, :], b[..., :high, :].mT)
-        out[..., :low, low:high] = out[..., low:high, :low].mT
+    out = a.new_empty(*a.shape[:-1], r) if out is None else out
+    for low in range(0, r, BLOCK):
+        high = min(low + BLOCK, r)
+        column = product(a[..., low:, :], b[..., low:high, :].mT)
+        out[..., low:, low:high] = column
+        out[..., low:high, high:] = transposed(column[..., high - low:, :])
     return out
+
+
+def transposed(a: Tensor) -> Tensor:
+    """A^T of (N, m, n); of one matrix a dense copy, which takes torch a tenth of the time that a batch of one takes it."""
+    return a[0].mT.contiguous()[None] if len(a) == 1 else a.mT

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from .methods import SpectralFilter
-from .products import product
+from .products import product, symmetric_product, transposed
 from .spectral import gains, ranks, reweighting, truncates
 from .spectral_subspace import Found, Leading, Start, Wanted, find, truncation_errors
 from .spectral_tail import STEEPEST, Tail
 
 ROUNDING = 1e-6   # of an energy, relative, by float32's products: 5e-7 was seen
 COUPLING = 0.2    # of the largest error that a vector's residual allows
+ROWS = 1024       # tokens that a CPU works on at a time: memory that is used again needs no new pages
 MARGIN = 0.9      # leading vectors are taken out from this share of the tail's edge on
 
 
@@ -56,7 +57,8 @@ def truncate(a: Tensor, spec: SpectralFilter, start: Start, tolerance: float, ou
 def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, tolerance: float, out: Tensor) -> Found | None:
     """log or log² of the whole spectrum: as `truncate`, from leading vectors and what `tail` makes of the rest.
 
-    The tolerance is that of the leading vectors. A GPU waits for the host once more than in `find`.
+    The tolerance is that of the leading vectors. Where None is returned, `out` may have been written to. A GPU waits for
+    the host once more than in `find`.
     """
     single = a.float()
 
@@ -69,9 +71,16 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, toleranc
     found = find(single, start, want, tolerance, settled=0)
     if found is None:
         return None
-    taken = (found.gain > 0).float()[:, None]
-    rest = single - product(found.left * taken, found.back.mT)                 # (N, T, C), sigma <= edge
-    whole = tail.reweighted(rest).add_(product(found.left * found.gain[:, None].float(), found.back.mT))
+    left, back, gain = found.left, found.back.mT, found.gain[:, None].float()
+    taken = left * (gain > 0)
+    p = tail.factor(_gram_without(single, taken, back))
+    whole = out if out.dtype == torch.float32 else torch.empty_like(single)
+    if single.shape[-2] < single.shape[-1]:                                    # p(G) (A - taken back) + left gain back
+        torch.add(product(p, single), product(left * gain - product(p, taken), back), out=whole)
+    else:                                                                      # the same from the right
+        change = gain.mT * back - (gain.mT > 0) * product(back, p)
+        for rows in _rows(single):
+            torch.add(product(single[:, rows], p), product(left[:, rows], change), out=whole[:, rows])
     energy = total_energy(whole)
     if not energy.isfinite().all():                                            # an inverse that isn't one
         return None
@@ -80,6 +89,23 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, toleranc
     if found.untouched is not None:
         out.copy_(torch.where(found.untouched[:, None, None], a, out))
     return found
+
+
+def _gram_without(a: Tensor, left: Tensor, back: Tensor) -> Tensor:
+    """The Gram matrix of A - L B, of (N, T, C), on the smaller side: (N, r, r)."""
+    if a.shape[-2] < a.shape[-1]:
+        rest = a - product(left, back)
+        return symmetric_product(rest, rest)
+    total = a.new_zeros(a.shape[0], a.shape[-1], a.shape[-1])
+    for rows in _rows(a):
+        columns = transposed(a[:, rows] - product(left[:, rows], back))
+        total += symmetric_product(columns, columns)
+    return total
+
+
+def _rows(a: Tensor) -> list[slice]:
+    size = a.shape[-2] if a.is_cuda else ROWS
+    return [slice(i, i + size) for i in range(0, a.shape[-2], size)]
 
 
 def _coupling_errors(leading: Leading, gain: Tensor, tail: Tail) -> Tensor:

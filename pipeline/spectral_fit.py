@@ -13,6 +13,7 @@ import torch
 import yaml
 from scipy.optimize import least_squares
 from torch import Tensor
+from torch.nn.functional import pad
 
 F = {"log": lambda s: s.clamp_min(1).log(), "log2": lambda s: s.clamp_min(1).log().square()}
 RANKS, POINTS = 1280, 800
@@ -100,6 +101,27 @@ def split(p: Tensor, levels: str) -> tuple[Tensor, list[list[Tensor]], Tensor]:
     return p[0].exp(), chain, p[at:]
 
 
+def normalised(p: Tensor, levels: str) -> dict:
+    """As a Recurrence, of the same p, in fewer sums: a product's factors need no constants, which only add what came
+    before to it, and the number that is largest is 1 (or -1 where an inverse is of something positive only so)."""
+    shift, chain, total = split(p, levels)
+    old, out = torch.eye(2), []                                                  # the terms, from the new ones
+    for level in chain:
+        sides = [numbers @ old for numbers in level]
+        scales = [side[1:][side[1:].abs().argmax()] for side in sides]
+        if len(sides) == 2:
+            (a, b), scale = sides, scales[0] * scales[1]
+            row = a[0] * b + b[0] * a
+            row[0] -= a[0] * b[0]
+            out.append([[0.0, *(side[1:] / by).tolist()] for side, by in zip(sides, scales)])
+        else:
+            row, by = 0 * sides[0], scales[0].abs()
+            out.append([(sides[0] / by).tolist()])
+            scale = 1 / by
+        old = torch.cat([pad(old, (0, 1)), torch.cat([row, scale[None]])[None]])
+    return {"shift": float(shift), "levels": out, "total": (total @ old).tolist()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=list(F))
@@ -112,9 +134,7 @@ def main() -> None:
     p, error = fit.best(given.levels, given.tries)
     if error == torch.inf:
         parser.exit(1, "every try ended with an inverse of something indefinite: more --tries, another --seed\n")
-    shift, chain, total = split(p, given.levels)
-    entry = {"edge": given.edge, "shift": float(shift), "levels": [[v.tolist() for v in level] for level in chain],
-             "total": total.tolist()}
+    entry = {"edge": given.edge, **normalised(p, given.levels)}
     print(f"# error {error:.2e}\n" + yaml.safe_dump({given.name: [entry]}, sort_keys=False, default_flow_style=None, width=118))
 
 

@@ -3,20 +3,20 @@
 What is left of A has singular values in [0, edge]. Without the large ones, float32 is enough for its Gram matrix and
 that one's eigenvectors (`by_decomposition`). Products are faster (`by_products`), on a GPU by far:
 
-    f(R) = p(G) R,   G = R R^T (or R p(R^T R) for tokens >= channels),   p(sigma^2) ~ f(sigma) / sigma
+    f(R) = p(G) R,   G = R R^T (or R p(G), G = R^T R, for tokens >= channels),   p(sigma^2) ~ f(sigma) / sigma
 
 f has a kink at sigma = 1, a thousandth of the interval, which a plain polynomial resolves with a degree of hundreds.
 So G is first mapped by Cayley's transform, Y = (G - c)(G + c)^-1, which spreads that neighbourhood out, and p is a
 rational function of Y in few steps: each level multiplies two linear combinations of all levels before it, or inverts
-one, which sharpens a kink more. The numbers are in spectral_tail.yaml, fitted by spectral_fit.py; how well they fit a given spectrum, `misfit`
-tells, and the `cheapest` that fits well enough is used.
+one, which sharpens a kink more. The numbers are in spectral_tail.yaml, fitted by spectral_fit.py; how well they fit a
+given spectrum, `misfit` tells, and the `cheapest` that fits well enough is used.
 
 Symbols: N matrices, T tokens, C channels, r = min(T, C).
 """
 
 import math
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib import resources
 from typing import NamedTuple
 
@@ -26,22 +26,23 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .methods import SpectralFilter
-from .products import product, symmetric_product
+from .products import product, symmetric_product, transposed
 from .spectral import reweighting
 from .strict import Strict
+from .threads import kept_memory
 
 STEEPEST = {"log": 0.368, "log2": 0.541}    # the largest f(sigma) / sigma: 1 / e and 4 / e²
-SMALL = 400                                 # matrices of fewer rows are inverted as a whole
+SMALL = 200                                 # matrices of fewer rows are inverted as a whole
 DECOMPOSED = 80.0                           # float32 leaves sigma = 1 uncertain by some 1e-4 next to this one,
 DECOMPOSED_WITHIN = 2e-4                    # and the filtered matrix by less than this
 
 
 class Tail(NamedTuple):
-    """A way to U f(Sigma) V^T, before rescaling, of matrices (N, T, C) float32 with singular values in [0, edge]."""
+    """A way to p(G), (N, r, r) float32, of matrices with singular values in [0, edge]."""
 
     edge: float
     steepest: float                         # the largest f(sigma) / sigma
-    reweighted: Callable[[Tensor], Tensor]
+    factor: Callable[[Tensor], Tensor]      # p(G) of G, which it may overwrite
 
 
 class Recurrence(Strict):
@@ -60,18 +61,19 @@ def by_decomposition(spec: SpectralFilter) -> Tail:
         gain = reweighting(squares.clamp_min(0).sqrt(), spec)
         return symmetric_product(vectors * gain[:, None], vectors.contiguous())
 
-    return Tail(DECOMPOSED, STEEPEST[spec.reweight], partial(_times, factor))
+    return Tail(DECOMPOSED, STEEPEST[spec.reweight], factor)
 
 
 def by_products(spec: SpectralFilter, by: Recurrence) -> Tail:
     """From products and inverses of G, as closely as the recurrence has it."""
     def factor(g: Tensor) -> Tensor:
+        memory = kept_memory(g, len(by.levels) + 3)
         _diagonal(g).add_(by.shift)
-        y = inverse(g).mul_(-2 * by.shift)
+        y = inverse(g, out=memory[2]).mul_(-2 * by.shift)
         _diagonal(y).add_(1)                                                              # 1 - 2c / (G + c)
-        return _chain(y, by, symmetric_product, inverse, _diagonal)
+        return _chain(y, by, symmetric_product, inverse, _diagonal, memory)
 
-    return Tail(by.edge, STEEPEST[spec.reweight], partial(_times, factor))
+    return Tail(by.edge, STEEPEST[spec.reweight], factor)
 
 
 def cheapest(sigma: Tensor, spec: SpectralFilter, most: float) -> tuple[Recurrence | None, float]:
@@ -92,7 +94,8 @@ def misfit(sigma: Tensor, spec: SpectralFilter, by: Recurrence) -> Tensor:
     0 where f leaves nothing: such a matrix is left as it is.
     """
     f = reweighting(sigma, spec) * sigma
-    p = _chain(1 - 2 * by.shift / (sigma.square() + by.shift), by, torch.mul, torch.reciprocal, diagonal=lambda x: x)
+    y = 1 - 2 * by.shift / (sigma.square() + by.shift)
+    p = _chain(y, by, torch.mul, torch.reciprocal, diagonal=lambda x: x)
     found = torch.where((sigma <= by.edge) & f.any(-1, keepdim=True), sigma * p, f)
     return (normalize(found, dim=-1) - normalize(f, dim=-1)).norm(dim=-1)
 
@@ -104,46 +107,45 @@ def recurrences(reweight: str) -> list[Recurrence]:
     return [Recurrence(**one) for one in yaml.safe_load(text)[reweight]]
 
 
-def inverse(g: Tensor) -> Tensor:
+def inverse(g: Tensor, out: Tensor | None = None) -> Tensor:
     """G^-1 of symmetric positive definite (N, r, r), else nan: in halves, from products, until they are small."""
     if g.shape[-1] < SMALL:
         factor, failed = torch.linalg.cholesky_ex(g)
         return torch.cholesky_inverse(factor).masked_fill_(failed[:, None, None] > 0, torch.nan)
     half = g.shape[-1] // 2
-    first = inverse(g[..., :half, :half])
-    across = product(g[..., half:, :half], first)                                         # C A^-1, of [A C^T; C S]
-    last = inverse(g[..., half:, half:] - symmetric_product(across, g[..., half:, :half]))
+    first, below = inverse(g[..., :half, :half]), g[..., half:, :half].contiguous()       # of [A C^T; C S]
+    across = product(below, first)                                                        # C A^-1
+    last = inverse(g[..., half:, half:] - product(across, below.mT))
     corner = product(last, across)
-    out = torch.empty_like(g)
-    out[..., :half, :half] = first + product(across.mT, corner)
-    out[..., half:, :half] = corner.neg_()
-    out[..., :half, half:] = corner.mT
+    beside = transposed(corner)
+    out = torch.empty_like(g) if out is None else out
+    torch.add(first, product(beside, across), out=out[..., :half, :half])
+    torch.neg(corner, out=out[..., half:, :half])
+    torch.neg(beside, out=out[..., :half, half:])
     out[..., half:, half:] = last
     return out
 
 
-def _times(factor: Callable[[Tensor], Tensor], rest: Tensor) -> Tensor:
-    """p(G) R or R p(G), p(G) being factor(G), which may overwrite G."""
-    if rest.shape[-2] >= rest.shape[-1]:
-        columns = rest.mT.contiguous()
-        return product(rest, factor(symmetric_product(columns, columns)))
-    return product(factor(symmetric_product(rest, rest)), rest)
-
-
-def _chain(y: Tensor, by: Recurrence, times: Callable, inverted: Callable, diagonal: Callable) -> Tensor:
-    """p, of a matrix or of numbers; diagonal(x): where to add a multiple of X_0 = I."""
-    def combination(numbers: list[float]) -> Tensor:
-        total = x[0] * numbers[1]
-        for number, term in zip(numbers[2:], x[1:]):
-            total.add_(term, alpha=number)
-        diagonal(total).add_(numbers[0])
+def _chain(y: Tensor, by: Recurrence, times: Callable, inverted: Callable, diagonal: Callable,
+           memory: list[Tensor | None] | None = None) -> Tensor:
+    """p, of a matrix or of numbers. diagonal(x): where to add a multiple of X_0 = I. memory: where L (p at last), R, Y and
+    every later term go."""
+    def combination(numbers: list[float], out: Tensor | None) -> Tensor:
+        constant, *others = numbers
+        first = others.index(1) if 1 in others else 0
+        total = x[first] if others[first] == 1 else torch.mul(x[first], others[first], out=out)
+        for k, number in enumerate(others):
+            if k != first:
+                total = torch.add(total, x[k], alpha=number, out=out)
+        if constant:
+            total = total.clone() if total is x[first] else total
+            diagonal(total).add_(constant)
         return total
 
-    x = [y]
-    for level in by.levels:
-        left, *right = map(combination, level)
-        x.append(times(left, *right) if right else inverted(left))
-    return combination(by.total)
+    x, memory = [y], memory or [None] * (len(by.levels) + 3)
+    for level, out in zip(by.levels, memory[3:]):
+        x.append((times if len(level) == 2 else inverted)(*map(combination, level, memory), out=out))
+    return combination(by.total, memory[0])
 
 
 def _diagonal(matrices: Tensor) -> Tensor:
