@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from svdstory.pipeline import products
-from svdstory.pipeline.products import product, symmetric_product
+from svdstory.pipeline.products import product, symmetric_product, transposed
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
@@ -31,3 +31,9 @@ def test_a_symmetric_product_is_the_product(n):
     a = x + x.mT
     b = a @ a + a
     assert torch.allclose(symmetric_product(a, b), a @ b, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_transposed_part_is_its_transpose(n):
+    a = torch.randn(n, 70, 90, generator=torch.Generator().manual_seed(0))[:, 5:, 7:]
+    assert torch.equal(transposed(a), a.mT)

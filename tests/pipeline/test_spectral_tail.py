@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from svdstory.pipeline import spectral_bank, spectral_tail
+from svdstory.pipeline import spectral_bank, spectral_fast, spectral_tail
 from svdstory.pipeline.methods import SpectralFilter
 from svdstory.pipeline.spectral import filter_matrices, spectrum
 from svdstory.pipeline.spectral_bank import SpectralBank
 from svdstory.pipeline.spectral_fast import reweight
+from svdstory.pipeline.spectral_fit import Fit, normalised, split
 from svdstory.pipeline.spectral_subspace import random_start
 from svdstory.pipeline.spectral_tail import (DECOMPOSED_WITHIN, Recurrence, _chain, by_decomposition, by_products, inverse,
                                              misfit, recurrences)
@@ -18,7 +19,8 @@ torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("name", ["log", "log2"])
-def test_log_of_the_whole_spectrum_is_close_to_exact(steps, name):
+def test_log_of_the_whole_spectrum_is_close_to_exact(steps, name, monkeypatch):
+    monkeypatch.setattr(spectral_fast, "ROWS", 150)      # 400 tokens in three parts
     spec = SpectralFilter(reweight=name)
     fitted = [(by_products(spec, by), 1e-3) for by in recurrences(name)]
     for tail, within in [(by_decomposition(spec), DECOMPOSED_WITHIN), *fitted]:
@@ -98,3 +100,20 @@ def test_what_the_shipped_recurrences_invert_is_positive(name):
     for by in recurrences(name):
         squares = torch.linspace(0, by.edge, 10_000, dtype=torch.float64).square()
         _chain(1 - 2 * by.shift / (squares + by.shift), by, torch.mul, inverted, diagonal=lambda x: x)
+
+
+def test_a_fit_is_the_same_function_once_it_is_normalised():
+    generator, before = torch.Generator().manual_seed(0), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)                                     # as the command does
+    try:
+        fit, levels = Fit("log", 60, generator), "IPIP"
+        p = torch.cat([torch.ones(1), torch.randn(2 + 6 + 4 + 10 + 6, generator=generator)])
+        p[1:3], p[9:13] = torch.tensor([2, -0.3]), torch.tensor([3, 0.1, -0.1, 0.1])   # inverses of something positive
+        by = Recurrence(edge=60, **normalised(p, levels))
+        y = 1 - 2 * by.shift / (fit.sigma.square() + by.shift)
+        found = _chain(y, by, torch.mul, torch.reciprocal, diagonal=lambda x: x)
+        wanted = split(p, levels)[2] @ fit.terms(p, levels)[:, :len(y)]
+    finally:
+        torch.set_default_dtype(before)
+    assert by.levels[0][0][1] == -1 and all(1 in side for level in by.levels[1:] for side in level)
+    assert torch.allclose(found, wanted, rtol=1e-10)
