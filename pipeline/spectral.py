@@ -12,12 +12,14 @@ Symbols: N matrices, T tokens, C channels, r = min(T, C). Spectra are sorted, la
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .methods import SpectralFilter
+from .threads import one_thread_each
 
 
 class Filtered(NamedTuple):
@@ -137,11 +139,21 @@ def _roots(squares: Tensor) -> Tensor:
     return squares.clamp_min(0).sqrt().flip(-1)
 
 
-def checked(decomposition, matrices: Tensor):
-    """decomposition(matrices), eigenvalues or a tuple that begins with them; FloatingPointError if these are inf or nan.
+def checked(decomposition: Callable, matrices: Tensor):
+    """decomposition(matrices) of (N, r, r), eigenvalues or a tuple that begins with them; FloatingPointError if these are
+    inf or nan.
 
-    LAPACK passes nan on or gives up, by the matrix's size.
+    On a CPU each matrix on a thread of its own: several threads for one matrix gain next to nothing, and wait for each
+    other wherever something else keeps a core busy.
     """
+    if matrices.is_cuda:
+        return _checked(decomposition, matrices)
+    found = one_thread_each(lambda i: _checked(decomposition, matrices[i]), len(matrices))
+    return torch.stack(found) if isinstance(found[0], Tensor) else tuple(map(torch.stack, zip(*found)))
+
+
+def _checked(decomposition: Callable, matrices: Tensor):
+    """LAPACK passes nan on or gives up, by the matrix's size."""
     try:
         found = decomposition(matrices)
     except torch.linalg.LinAlgError:

@@ -98,9 +98,7 @@ class SpectralBank:
         times, by, wrong = self._fits.get(key, (0, None, 0.0))
         if times % AGAIN == 0:
             sample = a[::max(1, a.shape[0] // 2)]
-            sigma = (spectrum(sample) if a.is_cuda else
-                     torch.cat(one_thread_each(lambda i: spectrum(sample[i:i + 1]), len(sample))))
-            by, wrong = cheapest(sigma, spec, most=FITTING * self.tolerance)
+            by, wrong = cheapest(spectrum(sample), spec, most=FITTING * self.tolerance)
         self._fits[key] = times + 1, by, wrong
         return (by_decomposition(spec), DECOMPOSED_WITHIN) if by is None else (by_products(spec, by), wrong)
 

@@ -72,15 +72,17 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, toleranc
     if found is None:
         return None
     left, back, gain = found.left, found.back.mT, found.gain[:, None].float()
-    taken = left * (gain > 0)
-    p = tail.factor(_gram_without(single, taken, back))
+    taken, wanted = left * (gain > 0), left * gain
     whole = out if out.dtype == torch.float32 else torch.empty_like(single)
-    if single.shape[-2] < single.shape[-1]:                                    # p(G) (A - taken back) + left gain back
-        torch.add(product(p, single), product(left * gain - product(p, taken), back), out=whole)
-    else:                                                                      # the same from the right
-        change = gain.mT * back - (gain.mT > 0) * product(back, p)
+    if single.shape[-2] < single.shape[-1]:
+        rest = single - product(taken, back)                                   # (N, T, C), sigma <= edge
+        p = tail.factor(symmetric_product(rest, rest))
+        torch.add(product(p, rest), product(wanted, back), out=whole)
+    else:
+        p = tail.factor(_gram_without(single, taken, back))
         for rows in _rows(single):
-            torch.add(product(single[:, rows], p), product(left[:, rows], change), out=whole[:, rows])
+            rest = single[:, rows] - product(taken[:, rows], back)
+            torch.add(product(rest, p), product(wanted[:, rows], back), out=whole[:, rows])
     energy = total_energy(whole)
     if not energy.isfinite().all():                                            # an inverse that isn't one
         return None
@@ -92,10 +94,7 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, toleranc
 
 
 def _gram_without(a: Tensor, left: Tensor, back: Tensor) -> Tensor:
-    """The Gram matrix of A - L B, of (N, T, C), on the smaller side: (N, r, r)."""
-    if a.shape[-2] < a.shape[-1]:
-        rest = a - product(left, back)
-        return symmetric_product(rest, rest)
+    """R^T R, (N, C, C), of R = A - L B, (N, T, C)."""
     total = a.new_zeros(a.shape[0], a.shape[-1], a.shape[-1])
     for rows in _rows(a):
         columns = transposed(a[:, rows] - product(left[:, rows], back))
@@ -104,7 +103,7 @@ def _gram_without(a: Tensor, left: Tensor, back: Tensor) -> Tensor:
 
 
 def _rows(a: Tensor) -> list[slice]:
-    size = a.shape[-2] if a.is_cuda else ROWS
+    size = ROWS if a.device.type == "cpu" else a.shape[-2]
     return [slice(i, i + size) for i in range(0, a.shape[-2], size)]
 
 

@@ -103,9 +103,10 @@ def split(p: Tensor, levels: str) -> tuple[Tensor, list[list[Tensor]], Tensor]:
 
 def normalised(p: Tensor, levels: str) -> dict:
     """As a Recurrence, of the same p, in fewer sums: a product's factors need no constants, which only add what came
-    before to it, and the number that is largest is 1 (or -1 where an inverse is of something positive only so)."""
+    before to it, and of each side the largest number, the constant apart, is 1 (or -1, so that an inverse stays one of
+    something positive)."""
     shift, chain, total = split(p, levels)
-    old, out = torch.eye(2), []                                                  # the terms, from the new ones
+    old, out = torch.eye(2, dtype=p.dtype), []                                                  # the terms, from the new ones
     for level in chain:
         sides = [numbers @ old for numbers in level]
         scales = [side[1:][side[1:].abs().argmax()] for side in sides]

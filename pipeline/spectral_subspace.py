@@ -22,7 +22,6 @@ from torch import Tensor
 
 from .products import product
 from .spectral import checked
-from .threads import one_thread_each
 
 ROUNDS = 8      # a warm start takes 1 or 2, a random one 2 to 4
 STEP = 8        # columns by which a block grows or shrinks
@@ -189,10 +188,8 @@ def _eigh(small: Tensor) -> tuple[Tensor, Tensor]:
 
     A GPU's take some 2 ms each in torch up to 2.11, one by one (github.com/pytorch/pytorch/issues/174674).
     """
-    here = small.cpu()
-    found = one_thread_each(lambda i: checked(torch.linalg.eigh, here[i]), len(here))
-    squares, vectors = (torch.stack(parts).to(small.device) for parts in zip(*found))
-    return squares, vectors
+    squares, vectors = checked(torch.linalg.eigh, small.cpu())
+    return squares.to(small.device), vectors.to(small.device)
 
 
 def _orthonormal(block: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def by_decomposition(spec: SpectralFilter) -> Tail:
 def by_products(spec: SpectralFilter, by: Recurrence) -> Tail:
     """From products and inverses of G, as closely as the recurrence has it."""
     def factor(g: Tensor) -> Tensor:
-        memory = kept_memory(g, len(by.levels) + 3)
+        memory = [g, *kept_memory(g, len(by.levels) + 2)]                                 # g isn't needed after y
         _diagonal(g).add_(by.shift)
         y = inverse(g, out=memory[2]).mul_(-2 * by.shift)
         _diagonal(y).add_(1)                                                              # 1 - 2c / (G + c)
@@ -108,7 +108,8 @@ def recurrences(reweight: str) -> list[Recurrence]:
 
 
 def inverse(g: Tensor, out: Tensor | None = None) -> Tensor:
-    """G^-1 of symmetric positive definite (N, r, r), else nan: in halves, from products, until they are small."""
+    """G^-1 of symmetric positive definite (N, r, r), else nan: in halves, from products, until they are small. In `out`, if
+    G is not small."""
     if g.shape[-1] < SMALL:
         factor, failed = torch.linalg.cholesky_ex(g)
         return torch.cholesky_inverse(factor).masked_fill_(failed[:, None, None] > 0, torch.nan)
@@ -128,8 +129,8 @@ def inverse(g: Tensor, out: Tensor | None = None) -> Tensor:
 
 def _chain(y: Tensor, by: Recurrence, times: Callable, inverted: Callable, diagonal: Callable,
            memory: list[Tensor | None] | None = None) -> Tensor:
-    """p, of a matrix or of numbers. diagonal(x): where to add a multiple of X_0 = I. memory: where L (p at last), R, Y and
-    every later term go."""
+    """p, of a matrix or of numbers. diagonal(x): where to add a multiple of X_0 = I. memory: for L and later p, for R, for Y
+    (the caller's) and for each level's term."""
     def combination(numbers: list[float], out: Tensor | None) -> Tensor:
         constant, *others = numbers
         first = others.index(1) if 1 in others else 0

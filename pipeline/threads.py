@@ -22,20 +22,24 @@ def one_thread_each(job: Callable[[int], Result], count: int) -> list[Result]:
 
 @lru_cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    # set_num_threads leaves the caller's number alone, but threads that anyone starts later begin with this one
-    return ThreadPoolExecutor(threads, "spectral filter", torch.set_num_threads, (1,))
+    return ThreadPoolExecutor(threads, "spectral filter", _one_thread)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)   # the caller's number stays, but threads that anyone starts later begin with this one
+    torch.get_num_threads()    # until a thread has asked, it would take over a number that is set elsewhere
 
 
 _kept = threading.local()
 
 
 def kept_memory(like: Tensor, count: int) -> list[Tensor | None]:
-    """So many tensors like this one, uninitialised: on a CPU those that this thread had the last time, if it asked for no
-    fewer. malloc would return what is freed to the system, and new pages cost a tenth of the spectral filter's time.
+    """So many tensors like this one, uninitialised: on a CPU those that this thread got before, so their time is over with
+    its next call. malloc would return what is freed to the system, and new pages cost a sixth of log's time at 1024 rows.
 
     None, for new ones, on a GPU, where torch keeps what is freed.
     """
-    if like.is_cuda:
+    if like.device.type != "cpu":
         return [None] * count
     tensors = _kept.__dict__.setdefault("tensors", {}).setdefault((like.shape, like.dtype), [])
     with torch.inference_mode(False):     # else they could be written to in inference mode alone

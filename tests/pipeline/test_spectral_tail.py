@@ -32,6 +32,24 @@ def test_log_of_the_whole_spectrum_is_close_to_exact(steps, name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["log", "log2"])
+def test_half_precision_is_rounded_once(steps, name):
+    spec = SpectralFilter(reweight=name)
+    half, single = steps[0].half(), steps[0].half().float()
+    filtered = [torch.empty_like(a) for a in (half, single)]
+    for a, out in zip((half, single), filtered):
+        reweight(a, spec, by_products(spec, recurrences(name)[0]), random_start(a, 48), 1e-3, out)
+    assert torch.equal(filtered[0], filtered[1].half())
+
+
+def test_a_recurrence_leaves_its_terms_alone():
+    """Here L is Y itself but for a constant."""
+    by, y = Recurrence(edge=60, shift=3, levels=[[[2, 1]]], total=[0, 0, 1]), torch.rand(5)
+    before = y.clone()
+    assert torch.equal(_chain(y, by, torch.mul, torch.reciprocal, diagonal=lambda x: x), 1 / (y + 2))
+    assert torch.equal(y, before)
+
+
+@pytest.mark.parametrize("name", ["log", "log2"])
 def test_the_misfit_of_a_recurrence_is_what_it_gets_wrong(steps, name):
     spec, a = SpectralFilter(reweight=name), steps[0]
     exact = filter_matrices(a, spec).matrices
@@ -76,7 +94,9 @@ def test_of_four_matrices_the_first_of_each_half_is_looked_at(steps, monkeypatch
 def test_an_inverse_in_halves_is_the_inverse_or_nan(n):
     x = torch.randn(n, 900, 1000, generator=torch.Generator().manual_seed(0))
     g = x @ x.mT + 3 * torch.eye(900)
-    assert torch.allclose(inverse(g) @ g, torch.eye(900), atol=1e-4)
+    out = torch.full_like(g, torch.nan)
+    assert inverse(g, out=out) is out
+    assert torch.allclose(out @ g, torch.eye(900), atol=1e-4)
     g[0, -1, -1] = -1
     assert inverse(g)[0].isnan().any() and not inverse(g)[1:].isnan().any()
 

@@ -21,14 +21,16 @@ def test_a_thread_gets_the_same_memory_again_whatever_inference_mode_it_is_in():
     assert len(kept_memory(like, 1)) == 1 and kept_memory(like.double(), 1)[0].dtype == torch.float64
 
 
-def test_two_threads_share_no_memory(monkeypatch):
+def test_two_threads_share_no_memory_and_keep_to_one_thread_each():
     """Each waits for the other, so that one thread cannot do both."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    both = threading.Barrier(2, timeout=60)
-
-    def job(i: int) -> int:
-        both.wait()
-        return kept_memory(torch.zeros(1, 3, 5), 1)[0].data_ptr()
-
-    first, second = one_thread_each(job, 2)
-    assert first != second
+    torch.set_num_threads(2)
+    try:
+        both = threading.Barrier(2, timeout=60)
+        one_thread_each(lambda i: both.wait(), 2)
+        torch.set_num_threads(2)
+        found = one_thread_each(lambda i: (both.wait(), kept_memory(torch.zeros(1, 3, 5), 1)[0].data_ptr(),
+                                           torch.get_num_threads()), 2)
+    finally:
+        torch.set_num_threads(1)
+    (_, first, _), (_, second, _) = found
+    assert first != second and [number for _, _, number in found] == [1, 1]
