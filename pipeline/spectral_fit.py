@@ -106,7 +106,7 @@ def normalised(p: Tensor, levels: str) -> dict:
     before to it, and of each side the largest number, the constant apart, is 1 (or -1, so that an inverse stays one of
     something positive)."""
     shift, chain, total = split(p, levels)
-    old, out = torch.eye(2, dtype=p.dtype), []                                                  # the terms, from the new ones
+    old, out = torch.eye(2, dtype=p.dtype), []                                   # the terms, from the new ones
     for level in chain:
         sides = [numbers @ old for numbers in level]
         scales = [side[1:][side[1:].abs().argmax()] for side in sides]
