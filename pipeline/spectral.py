@@ -143,8 +143,8 @@ def checked(decomposition: Callable, matrices: Tensor):
     """decomposition(matrices) of (N, r, r), eigenvalues or a tuple that begins with them; FloatingPointError if these are
     inf or nan.
 
-    On a CPU each matrix on a thread of its own: several threads for one matrix gain next to nothing, and wait for each
-    other wherever something else keeps a core busy.
+    On a CPU several go side by side, a thread for each. All threads for one after the other are no faster, and stall where
+    something else keeps a core busy.
     """
     if matrices.is_cuda:
         return _checked(decomposition, matrices)

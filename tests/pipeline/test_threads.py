@@ -23,6 +23,7 @@ def test_a_thread_gets_the_same_memory_again_whatever_inference_mode_it_is_in():
 
 def test_two_threads_share_no_memory_and_keep_to_one_thread_each():
     """Each waits for the other, so that one thread cannot do both."""
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         both = threading.Barrier(2, timeout=60)
@@ -31,6 +32,6 @@ def test_two_threads_share_no_memory_and_keep_to_one_thread_each():
         found = one_thread_each(lambda i: (both.wait(), kept_memory(torch.zeros(1, 3, 5), 1)[0].data_ptr(),
                                            torch.get_num_threads()), 2)
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(before)
     (_, first, _), (_, second, _) = found
     assert first != second and [number for _, _, number in found] == [1, 1]
