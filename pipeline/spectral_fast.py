@@ -74,15 +74,15 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, toleranc
     left, back, gain = found.left, found.back.mT, found.gain[:, None].float()
     taken, wanted = left * (gain > 0), left * gain
     whole = out if out.dtype == torch.float32 else torch.empty_like(single)
+    for rows in _rows(single):                                                 # first the rest alone, sigma <= edge
+        torch.sub(single[:, rows], product(taken[:, rows], back), out=whole[:, rows])
     if single.shape[-2] < single.shape[-1]:
-        rest = single - product(taken, back)                                   # (N, T, C), sigma <= edge
-        p = tail.factor(symmetric_product(rest, rest))
-        torch.add(product(p, rest), product(wanted, back), out=whole)
+        p = tail.factor(symmetric_product(whole, whole))
+        torch.add(product(p, whole), product(wanted, back), out=whole)
     else:
-        p = tail.factor(_gram_without(single, taken, back))
+        p = tail.factor(_gram(whole))
         for rows in _rows(single):
-            rest = single[:, rows] - product(taken[:, rows], back)
-            torch.add(product(rest, p), product(wanted[:, rows], back), out=whole[:, rows])
+            torch.add(product(whole[:, rows], p), product(wanted[:, rows], back), out=whole[:, rows])
     energy = total_energy(whole)
     if not energy.isfinite().all():                                            # an inverse that isn't one
         return None
@@ -93,11 +93,11 @@ def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, toleranc
     return found
 
 
-def _gram_without(a: Tensor, left: Tensor, back: Tensor) -> Tensor:
-    """R^T R, (N, C, C), of R = A - L B, (N, T, C)."""
-    total = a.new_zeros(a.shape[0], a.shape[-1], a.shape[-1])
-    for rows in _rows(a):
-        columns = transposed(a[:, rows] - product(left[:, rows], back))
+def _gram(rest: Tensor) -> Tensor:
+    """R^T R of (N, T, C): (N, C, C)."""
+    total = rest.new_zeros(rest.shape[0], rest.shape[-1], rest.shape[-1])
+    for rows in _rows(rest):
+        columns = transposed(rest[:, rows])
         total += symmetric_product(columns, columns)
     return total
 
