@@ -1,5 +1,5 @@
 """`python -m svdstory.jobs` is the `svdstory` command."""
 
-from .cli import main
+from svdstory.jobs.cli.app import main
 
 main()

@@ -6,18 +6,23 @@ Nothing here imports torch before it is used, so the login node's commands stay 
 from importlib import import_module
 
 _WHERE = {
-    "Method": "methods", "SpectralFilter": "methods", "FreeU": "methods", "named": "methods",
-    "InputError": "strict",
-    "PromptSet": "promptset",
-    "load_model": "models", "Model": "models",
+    "Method": "config.methods",
+    "SpectralFilter": "config.methods",
+    "FreeU": "config.methods",
+    "named": "config.methods",
+    "InputError": "config.strict",
+    "PromptSet": "config.prompt_sets",
+    "load_model": "models.load",
+    "Model": "models.load",
     "generate": "generation",
-    "sample": "sampler", "Conditioning": "sampler",
+    "sample": "sampling.sampler",
+    "Conditioning": "sampling.sampler",
 }
 
 
 def __getattr__(name: str):
     if name in _WHERE:
-        return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -7,21 +7,22 @@ import diffusers
 import torch
 from PIL import Image
 
-from .methods import Method
-from .models import Model
-from .noise import initial_latents
-from .promptset import PromptSet
-from .sampler import Conditioning, Sample, sample
-from .strict import InputError, nearest
-from .tokens import subject_positions
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.prompt_sets import PromptSet
+from svdstory.pipeline.config.strict import InputError, nearest
+from svdstory.pipeline.config.tokens import subject_positions
+from svdstory.pipeline.decoding import NotFinite, decode
+from svdstory.pipeline.models.load import Model
+from svdstory.pipeline.sampling.noise import initial_latents
+from svdstory.pipeline.sampling.sampler import Conditioning, Sample, sample
 
-SCHEDULERS = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler",
-              "euler-ancestral": "EulerAncestralDiscreteScheduler", "dpm++2m": "DPMSolverMultistepScheduler",
-              "unipc": "UniPCMultistepScheduler"}
-
-
-class NotFinite(ArithmeticError):
-    """Sampling or decoding gave inf or nan, or a constant picture."""
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-ancestral": "EulerAncestralDiscreteScheduler",
+    "dpm++2m": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,19 @@ class Generated:
     counters: dict[str, int]
 
 
-def generate(model: Model | Any, prompts: PromptSet, method: Method, *, seed: int = 0, steps: int | None = None,
-             guidance: float = 5.0, size: tuple[int, int] | None = None, scheduler: str = "ddim",
-             micro_batch: int | None = None, **sampling) -> Generated:
+def generate(
+    model: Model | Any,
+    prompts: PromptSet,
+    method: Method,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float = 5.0,
+    size: tuple[int, int] | None = None,
+    scheduler: str = "ddim",
+    micro_batch: int | None = None,
+    **sampling,
+) -> Generated:
     """Draw a prompt set with a method. `model`: of load_model, or a stock StableDiffusionXLPipeline.
 
     size: (width, height) in pixels, multiples of 64 at SDXL's scale (8 latents). Unset steps and size are the
@@ -47,9 +58,18 @@ def generate(model: Model | Any, prompts: PromptSet, method: Method, *, seed: in
     shape = latent_shape(pipe, width, height)
     conditioning = encode(model, prompts, (width, height))
     latents = initial_latents(seed, len(conditioning), shape, method.same_latent)
-    done = sample(pipe.unet, make_scheduler(scheduler, pipe.scheduler), conditioning, method, seed=seed,
-                  steps=steps or model.spec.steps, guidance=guidance, latents=latents.to(model.device),
-                  micro_batch=micro_batch, **sampling)
+    done = sample(
+        pipe.unet,
+        make_scheduler(scheduler, pipe.scheduler),
+        conditioning,
+        method,
+        seed=seed,
+        steps=steps or model.spec.steps,
+        guidance=guidance,
+        latents=latents.to(model.device),
+        micro_batch=micro_batch,
+        **sampling,
+    )
     if not torch.isfinite(done.latents).all():
         raise NotFinite("the latents hold inf or nan")
     images, upcast = decode(pipe, done.latents)
@@ -59,10 +79,18 @@ def generate(model: Model | Any, prompts: PromptSet, method: Method, *, seed: in
 
 def of_pipeline(pipe) -> Model:
     """A Model around a pipeline that the caller loaded."""
-    from .modelspec import ModelSpec
+    from svdstory.pipeline.models.spec import ModelSpec
+
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    spec = ModelSpec(name="user", source="folder", location=str(pipe.config.get("_name_or_path") or "user"),
-                     dtype=str(pipe.unet.dtype).removeprefix("torch."), steps=50, size=(size, size), scorers=())
+    spec = ModelSpec(
+        name="user",
+        source="folder",
+        location=str(pipe.config.get("_name_or_path") or "user"),
+        dtype=str(pipe.unet.dtype).removeprefix("torch."),
+        steps=50,
+        size=(size, size),
+        scorers=(),
+    )
     return Model(spec, pipe, pipe.unet.device)
 
 
@@ -70,16 +98,19 @@ def latent_shape(pipe, width: int, height: int) -> tuple[int, int, int]:
     """(C, H, W) of the latents. Raises InputError for a size that doesn't fit the UNet's blocks."""
     unit = 8 * pipe.vae_scale_factor
     if width % unit or height % unit:
-        raise InputError(f"size {width}×{height}: both sides must be multiples of {unit} pixels for this model. "
-                         f"Nearest: {round(width / unit) * unit or unit}×{round(height / unit) * unit or unit}.")
+        raise InputError(
+            f"size {width}×{height}: both sides must be multiples of {unit} pixels for this model. "
+            f"Nearest: {round(width / unit) * unit or unit}×{round(height / unit) * unit or unit}."
+        )
     return pipe.unet.config.in_channels, height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
 
 
 def make_scheduler(name: str, own):
     """A scheduler by name, with the model's own configuration (noise schedule, prediction type)."""
     if name not in SCHEDULERS:
-        raise InputError(f"unknown scheduler {name!r}{nearest(name, list(SCHEDULERS))}. "
-                         f"Known: {', '.join(SCHEDULERS)}.")
+        raise InputError(
+            f"unknown scheduler {name!r}{nearest(name, list(SCHEDULERS))}. Known: {', '.join(SCHEDULERS)}."
+        )
     return getattr(diffusers, SCHEDULERS[name]).from_config(own.config)
 
 
@@ -89,58 +120,19 @@ def encode(model: Model, prompts: PromptSet, size: tuple[int, int]) -> Condition
     pipe, texts = model.pipe, prompts.prompts
     key = (tuple(texts), prompts.concept, size)
     if key not in model.encoded:
-        positions = [subject_positions(text, prompts.concept, pipe.tokenizer.tokenize, pipe.tokenizer.model_max_length)
-                     for text in texts]
+        positions = [
+            subject_positions(text, prompts.concept, pipe.tokenizer.tokenize, pipe.tokenizer.model_max_length)
+            for text in texts
+        ]
         longest = max(map(len, positions))
         padded = [p + p[:1] * (longest - len(p)) for p in positions]
         embeds, negative, pooled, negative_pooled = pipe.encode_prompt(
-            texts, device=model.device, do_classifier_free_guidance=True)
+            texts, device=model.device, do_classifier_free_guidance=True
+        )
         width, height = size
         time_ids = torch.tensor([height, width, 0, 0, height, width], dtype=embeds.dtype, device=model.device)
         model.encoded.clear()
-        model.encoded[key] = Conditioning(embeds, pooled, negative, negative_pooled, time_ids,
-                                          torch.tensor(padded, device=model.device))
+        model.encoded[key] = Conditioning(
+            embeds, pooled, negative, negative_pooled, time_ids, torch.tensor(padded, device=model.device)
+        )
     return model.encoded[key]
-
-
-@torch.no_grad()
-def decode(pipe, latents: torch.Tensor) -> tuple[list[Image.Image], int]:
-    """Latents (B, C, H, W) to RGB images, one at a time, and how many were decoded again in float32.
-
-    A VAE that its configuration marks `force_upcast` (SDXL's) is decoded in float32. Raises NotFinite.
-    """
-    vae, images, again = pipe.vae, [], 0
-    height, width = (side * pipe.vae_scale_factor for side in latents.shape[-2:])
-    own_dtype = vae.dtype
-    try:
-        if own_dtype == torch.float16 and vae.config.force_upcast:
-            vae.to(torch.float32)
-        for one in latents:
-            pixels = _decode_one(vae, one[None])
-            if not torch.isfinite(pixels).all() and vae.dtype != torch.float32:
-                vae.to(torch.float32)
-                again += 1
-                pixels = _decode_one(vae, one[None])
-            if not torch.isfinite(pixels).all():
-                raise NotFinite("the decoded picture holds inf or nan, in float32 too")
-            [image] = pipe.image_processor.postprocess(pixels, output_type="pil")
-            if all(low == high for low, high in image.getextrema()):       # of 8 bits: after clamping and rounding
-                raise NotFinite("the decoded picture is constant")
-            if image.size != (width, height):
-                raise RuntimeError(f"the VAE made a picture of {image.width}×{image.height}, not {width}×{height}")
-            images.append(image)
-    finally:
-        if vae.dtype != own_dtype:
-            vae.to(own_dtype)
-    return images, again
-
-
-def _decode_one(vae, latents: torch.Tensor) -> torch.Tensor:
-    config = vae.config
-    if getattr(config, "latents_mean", None) is not None and getattr(config, "latents_std", None) is not None:
-        mean, std = (torch.tensor(x, device=latents.device).view(1, -1, 1, 1)
-                     for x in (config.latents_mean, config.latents_std))
-        latents = latents * std / config.scaling_factor + mean
-    else:
-        latents = latents / config.scaling_factor
-    return vae.decode(latents.to(vae.dtype), return_dict=False)[0].float()

@@ -12,14 +12,16 @@ def test_five_lines_of_python_do_what_they_say(tmp_path, monkeypatch):
     assert len(code.strip().splitlines()) == 5
     exec(code, {})
     from PIL import Image
+
     assert Image.open(tmp_path / "fox-at-the-beach.png").size == (128, 128)
 
 
 def test_experiment_in_the_readme_is_a_valid_one(tmp_path):
     import yaml
 
-    from svdstory.jobs.experiment import Experiment, read_methods
-    from svdstory.pipeline.strict import parse
+    from svdstory.jobs.study.experiment import Experiment, read_methods
+    from svdstory.pipeline.config.strict import parse
+
     experiment = parse(Experiment, yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.S)[1]), "README.md")
     assert len(read_methods(experiment)) == 6
 

@@ -10,14 +10,14 @@ from statistics import median
 
 from torch import Tensor
 
-from ..generation import generate
-from ..methods import named
-from ..models import load_model
-from ..promptset import find_sets
-from ..spectra import SpectraRecorder
-from ..spectral import decompose
+from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.prompt_sets import find_sets
+from svdstory.pipeline.generation import generate
+from svdstory.pipeline.models.load import load_model
+from svdstory.pipeline.spectral.exact import decompose
+from svdstory.pipeline.spectral.recorder import SpectraRecorder
 
-LEADING, SPAN = 0.1, 1.5   # that share of r vectors, against the span of so many times as many of the step before
+LEADING, SPAN = 0.1, 1.5  # that share of r vectors, against the span of so many times as many of the step before
 
 
 @dataclass
@@ -43,10 +43,13 @@ def moved(before: tuple[Tensor, ...], now: tuple[Tensor, ...]) -> tuple[float, f
     """Relative Frobenius distance of A and of its singular values, and the largest sine of the angles by which leading
     left vectors have turned out of the span of those before. Both are A (T, C), sigma (r,) and left vectors (T, m)."""
     (a, sigma, left), (a_new, sigma_new, left_new) = before, now
-    wanted = left_new[:, :max(1, int(LEADING * len(sigma)))]
+    wanted = left_new[:, : max(1, int(LEADING * len(sigma)))]
     outside = wanted - left @ (left.mT @ wanted)
-    return (float((a_new - a).norm() / a.norm()), float((sigma_new - sigma).norm() / sigma.norm()),
-            float(outside.norm(dim=0).max()))
+    return (
+        float((a_new - a).norm() / a.norm()),
+        float((sigma_new - sigma).norm() / sigma.norm()),
+        float(outside.norm(dim=0).max()),
+    )
 
 
 def _leading(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,12 +64,15 @@ def bench_drift(model: str, prompts: str, method: str, steps: int, device: str) 
     """Rows: layer × K or V, medians and maxima over the steps; the last is over all layers."""
     recorder, (one,) = DriftRecorder(), find_sets(prompts)
     generate(load_model(model, device), one, named(method), seed=0, steps=steps, guidance=3.0, spectra=recorder)
-    rows = [_row({"layer": layer, "of": name, "tokens x channels": shape}, moves)
-            for (layer, name, shape), moves in sorted(recorder.moves.items())]
+    rows = [
+        _row({"layer": layer, "of": name, "tokens x channels": shape}, moves)
+        for (layer, name, shape), moves in sorted(recorder.moves.items())
+    ]
     return rows + [_row({"layer": "all"}, [move for moves in recorder.moves.values() for move in moves])]
 
 
 def _row(of: dict, moves: list[tuple[float, float, float]]) -> dict:
     names = ("drift", "of sigma", "turned")
-    return of | {f"{name}, {what.__name__}": what(column)
-                 for name, column in zip(names, zip(*moves)) for what in (median, max)}
+    return of | {
+        f"{name}, {what.__name__}": what(column) for name, column in zip(names, zip(*moves)) for what in (median, max)
+    }

@@ -4,18 +4,32 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from ..sampler import Conditioning
-from ..tiny import SDXL_SCHEDULE
+from svdstory.pipeline.models.tiny import SDXL_SCHEDULE
+from svdstory.pipeline.sampling.sampler import Conditioning
 
 SDXL_UNET = dict(
-    sample_size=128, block_out_channels=(320, 640, 1280), layers_per_block=2, transformer_layers_per_block=(1, 2, 10),
+    sample_size=128,
+    block_out_channels=(320, 640, 1280),
+    layers_per_block=2,
+    transformer_layers_per_block=(1, 2, 10),
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    attention_head_dim=(5, 10, 20), cross_attention_dim=2048, use_linear_projection=True,
-    addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816)
+    attention_head_dim=(5, 10, 20),
+    cross_attention_dim=2048,
+    use_linear_projection=True,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=256,
+    projection_class_embeddings_input_dim=2816,
+)
 SDXL_VAE = dict(
-    sample_size=1024, block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
-    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, scaling_factor=0.13025)
+    sample_size=1024,
+    block_out_channels=(128, 256, 512, 512),
+    layers_per_block=2,
+    latent_channels=4,
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+    scaling_factor=0.13025,
+)
 
 
 def sdxl_unet(device: str, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -50,7 +64,7 @@ class FirstSteps(DDIMScheduler):
 
     def set_timesteps(self, *args, **kwargs) -> None:
         super().set_timesteps(*args, **kwargs)
-        self.timesteps = self.timesteps[:self.first]
+        self.timesteps = self.timesteps[: self.first]
 
 
 def scheduler(first: int) -> FirstSteps:
@@ -62,13 +76,15 @@ def scheduler(first: int) -> FirstSteps:
 
 def conditioning(images: int, side: int, device: str, dtype: torch.dtype) -> Conditioning:
     """Random embeddings for `images` prompts at side x side pixels; the subject is token 5."""
+
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape))).to(device, dtype)
 
     time_ids = torch.tensor([side, side, 0, 0, side, side]).to(device, dtype)
     subject = torch.full((images, 1), 5).to(device)
-    return Conditioning(drawn(images, 77, 2048), drawn(images, 1280), drawn(images, 77, 2048), drawn(images, 1280),
-                        time_ids, subject)
+    return Conditioning(
+        drawn(images, 77, 2048), drawn(images, 1280), drawn(images, 77, 2048), drawn(images, 1280), time_ids, subject
+    )
 
 
 def latents(images: int, side: int) -> Tensor:

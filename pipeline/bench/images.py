@@ -7,8 +7,8 @@ import multiprocessing
 import resource
 import time
 
-from ..methods import named
-from ..promptset import PromptSet
+from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.prompt_sets import PromptSet
 
 SETTINGS = tuple(f"in room {n}" for n in range(1, 100))
 
@@ -19,22 +19,32 @@ def bench_images(counts: list[int], method: str, micro_batch: int, model: str, s
     for count in counts:
         with context.Pool(1) as pool:
             seconds, peak = pool.apply(_measure, (count, method, micro_batch, model, side, steps))
-        rows.append({"method": method, "images": count, "micro-batch": micro_batch, "CPU s": seconds,
-                     "CPU s an image": seconds / count, "peak MiB": peak})
-        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()), flush=True)
+        rows.append(
+            {
+                "method": method,
+                "images": count,
+                "micro-batch": micro_batch,
+                "CPU s": seconds,
+                "CPU s an image": seconds / count,
+                "peak MiB": peak,
+            }
+        )
+        print(
+            "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()), flush=True
+        )
     return rows
 
 
 def _measure(count: int, method: str, micro_batch: int, model: str, side: int, steps: int) -> tuple[float, float]:
     import torch
 
-    from ..generation import generate
-    from ..models import load_model
+    from svdstory.pipeline.generation import generate
+    from svdstory.pipeline.models.load import load_model
 
     torch.set_num_threads(1)
     loaded = load_model(model, device="cpu")
     prompts = PromptSet(style="A photo of", subject="a red fox", concept=("fox",), settings=SETTINGS[:count])
-    generate(loaded, prompts, named("sdxl"), size=(64, 64), steps=1)      # what the first call loads is not counted
+    generate(loaded, prompts, named("sdxl"), size=(64, 64), steps=1)  # what the first call loads is not counted
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     generate(loaded, prompts, named(method), size=(side, side), steps=steps, micro_batch=micro_batch)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

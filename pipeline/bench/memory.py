@@ -13,16 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..methods import Method, named
-from ..sampler import sample
-from ..spectral_bank import SpectralBank
-from . import full_size
+from svdstory.pipeline.bench import full_size
+from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.sampling.sampler import sample
+from svdstory.pipeline.spectral.bank import SpectralBank
 
 GIB = 2**30
-STEPS, RUN = 10, 2      # of ten steps the first two: the second blends queries, extends, filters and injects
+STEPS, RUN = 10, 2  # of ten steps the first two: the second blends queries, extends, filters and injects
 
 
-def bench_memory(device: str, side: int = 1024, cases: list[tuple[str, int, int, int | None]] | None = None) -> list[dict]:
+def bench_memory(
+    device: str, side: int = 1024, cases: list[tuple[str, int, int, int | None]] | None = None
+) -> list[dict]:
     """Rows: method, images, anchors, micro-batch (None: all at once), peak GiB, and of these the weights.
 
     Sampling in float16 with the UNet alone; the last row, `decode`, is one picture in float32 with the VAE alone.
@@ -41,8 +43,14 @@ def bench_memory(device: str, side: int = 1024, cases: list[tuple[str, int, int,
 
 
 def _row(name: str, images: int, anchors: int, micro_batch: int | None, peak: int, weights: int) -> dict:
-    row = {"method": name, "images": images, "anchors": anchors, "micro-batch": micro_batch or "all",
-           "peak GiB": peak / GIB, "weights GiB": weights / GIB}
+    row = {
+        "method": name,
+        "images": images,
+        "anchors": anchors,
+        "micro-batch": micro_batch or "all",
+        "peak GiB": peak / GIB,
+        "weights GiB": weights / GIB,
+    }
     print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
     return row
 
@@ -50,8 +58,14 @@ def _row(name: str, images: int, anchors: int, micro_batch: int | None, peak: in
 def default_cases() -> list[tuple[str, int, int, int | None]]:
     """Images at fixed micro-batch, micro-batch at fixed images, anchors; the default is all images at once."""
     consistory = [(3, 2, 1), (6, 2, 1), (3, 1, 1), (4, 3, 1), (5, 2, 2), (5, 2, None)]
-    return [("sdxl", 1, 0, 1), ("sdxl", 5, 0, None), *[("consistory", *case) for case in consistory],
-            ("consistory-no-query-blending", 5, 2, None), ("svd-log", 3, 2, 1), ("random-reference", 5, 0, None)]
+    return [
+        ("sdxl", 1, 0, 1),
+        ("sdxl", 5, 0, None),
+        *[("consistory", *case) for case in consistory],
+        ("consistory-no-query-blending", 5, 2, None),
+        ("svd-log", 3, 2, 1),
+        ("random-reference", 5, 0, None),
+    ]
 
 
 def activations(unet, method: Method, images: int, side: int, micro_batch: int | None) -> int:

@@ -11,16 +11,22 @@ from pathlib import Path
 
 import torch
 
-from ..models import device_name
+from svdstory.pipeline.models.load import device_name
 
 
 def environment(device: str) -> dict:
     """Versions, device, processor, load and git revision."""
-    return {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "device": device_name(device), "processor": processor(),
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("svdstory", "torch", "diffusers")},
-            "threads": torch.get_num_threads(), "cores": os.cpu_count(), "load_average": os.getloadavg()[0],
-            "git": _revision()}
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "device": device_name(device),
+        "processor": processor(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("svdstory", "torch", "diffusers")},
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "git": _revision(),
+    }
 
 
 def processor() -> str:
@@ -47,8 +53,21 @@ def save(name: str, rows: list[dict], device: str, folder: Path, notes: str = ""
     folder.mkdir(parents=True, exist_ok=True)
     env = environment(device)
     path = folder / f"{name}-{device.split(':')[0]}.json"
-    path.write_text(json.dumps({"benchmark": name, "command": "svdstory " + " ".join(sys.argv[1:]), "environment": env,
-                                "notes": notes, "rows": rows}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(
+            {
+                "benchmark": name,
+                "command": "svdstory " + " ".join(sys.argv[1:]),
+                "environment": env,
+                "notes": notes,
+                "rows": rows,
+            },
+            indent=1,
+            ensure_ascii=False,
+        )
+        + "\n",
+        encoding="utf-8",
+    )
     text = table(rows)
     about = ", ".join(f"{k} {v}" for k, v in env.items())
     path.with_suffix(".md").write_text(f"# bench {name}\n\n{notes}\n\n{text}\n\n{about}\n", encoding="utf-8")
@@ -80,7 +99,22 @@ def _version(name: str) -> str:
 
 def _revision() -> str:
     try:
-        return subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], check=True,
-                              capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "none"
+
+
+def bench_device(wanted: str | None, threads: int | None = 1) -> str:
+    """`wanted`, or a GPU if there is one, else the CPU with so many threads (None: torch's own number).
+
+    One thread: processor time then means seconds, whatever else runs on the machine.
+    """
+    chosen = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen == "cpu" and threads:
+        torch.set_num_threads(threads)
+    return chosen

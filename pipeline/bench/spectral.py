@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..methods import SpectralFilter
-from ..spectral import filter_matrices, gains, ranks
-from ..spectral_bank import AGAIN, SpectralBank
-from ..spectral_fast import needs_tail
-from ..spectral_fit import sdxl_spectrum
-from .record import clock
+from svdstory.pipeline.bench.record import clock
+from svdstory.pipeline.bench.spectral_fit import sdxl_spectrum
+from svdstory.pipeline.config.methods import SpectralFilter
+from svdstory.pipeline.spectral.bank import AGAIN, SpectralBank
+from svdstory.pipeline.spectral.exact import filter_matrices, gains, ranks
+from svdstory.pipeline.spectral.fast import needs_tail
 
-SHAPES = {(1024, 1280): 30, (4096, 640): 6}   # tokens x channels -> up_blocks attn1 layers of SDXL at 1024 px
-MATRICES, PUBLISHED, STEPS = 8, 32, 49        # ours and theirs per layer and step; extended steps of a pass of 50
+SHAPES = {(1024, 1280): 30, (4096, 640): 6}  # tokens x channels -> up_blocks attn1 layers of SDXL at 1024 px
+MATRICES, PUBLISHED, STEPS = 8, 32, 49  # ours and theirs per layer and step; extended steps of a pass of 50
 FILTERS = {
     "fraction 0.05": SpectralFilter(keep_fraction=0.05),
     "energy 0.95": SpectralFilter(keep_energy=0.95),
@@ -44,31 +44,52 @@ def bench_spectral(device: str, drift: float = 0.1, warm: int = 8) -> list[dict]
     for shape in SHAPES:
         steps = drifting(shape, drift, warm + 1, device)
         for name, spec in FILTERS.items():
-            row = {"filter": name, "tokens x channels": "x".join(map(str, shape)), "drift": drift,
-                   **side_by_side(steps, spec, device)}
+            row = {
+                "filter": name,
+                "tokens x channels": "x".join(map(str, shape)),
+                "drift": drift,
+                **side_by_side(steps, spec, device),
+            }
             looks = -(-STEPS // AGAIN) if needs_tail(spec) else 1
             seconds = (looks * row["first s"] + (STEPS - looks) * row["warm s"]) / STEPS
-            rows.append({**row, "ours s": seconds, "ratio": row["published s"] / seconds,
-                         "exact path's ratio": row["published s"] / row["exact s"]})
-            print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()), flush=True)
+            rows.append(
+                {
+                    **row,
+                    "ours s": seconds,
+                    "ratio": row["published s"] / seconds,
+                    "exact path's ratio": row["published s"] / row["exact s"],
+                }
+            )
+            print(
+                "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()),
+                flush=True,
+            )
     return rows + [_whole_step(rows, name) for name in FILTERS]
 
 
 def _whole_step(rows: list[dict], name: str) -> dict:
     """All layers of a step together."""
     layers = [(SHAPES[tuple(map(int, r["tokens x channels"].split("x")))], r) for r in rows if r["filter"] == name]
-    total = {key: sum(n * r[key] for n, r in layers) for key in ("first s", "warm s", "exact s", "published s", "ours s")}
-    return {**layers[0][1], "tokens x channels": "all 36 layers", **total,
-            "error": max(r["error"] for _, r in layers), "published error": max(r["published error"] for _, r in layers),
-            "fallbacks": sum(r["fallbacks"] for _, r in layers), "ratio": total["published s"] / total["ours s"],
-            "exact path's ratio": total["published s"] / total["exact s"]}
+    total = {
+        key: sum(n * r[key] for n, r in layers) for key in ("first s", "warm s", "exact s", "published s", "ours s")
+    }
+    return {
+        **layers[0][1],
+        "tokens x channels": "all 36 layers",
+        **total,
+        "error": max(r["error"] for _, r in layers),
+        "published error": max(r["published error"] for _, r in layers),
+        "fallbacks": sum(r["fallbacks"] for _, r in layers),
+        "ratio": total["published s"] / total["ours s"],
+        "exact path's ratio": total["published s"] / total["exact s"],
+    }
 
 
 def side_by_side(steps: list[Tensor], spec: SpectralFilter, device: str) -> dict:
     """Seconds and errors, in turns: at each step a layer's matrices by the fast path, then one by the published protocol,
     whose seconds are counted PUBLISHED times. Medians, but for the layer's first step; at the last, the exact path."""
     bank, seconds, theirs, error = SpectralBank(spec, spec, exact=False), [], [], 0.0
-    published(steps[0][:1], spec)                                              # may load libraries: not timed
+    published(steps[0][:1], spec)  # may load libraries: not timed
     for i, a in enumerate(steps):
         took, out = timed(lambda: bank(0, *a.chunk(2), step=i + 1, heads=1), device)
         seconds.append(took)
@@ -77,9 +98,15 @@ def side_by_side(steps: list[Tensor], spec: SpectralFilter, device: str) -> dict
         wanted = filter_matrices(a[:1].double(), spec).matrices
         error = max(error, relative(out[0][:1], wanted))
     exact, _ = timed(lambda: SpectralBank(spec, spec, exact=True)(0, *a.chunk(2), step=1, heads=1), device)
-    return {"first s": seconds[0], "warm s": median(seconds[1:]), "exact s": exact, "error": error,
-            "fallbacks": bank.counters()["fallbacks"], "published s": PUBLISHED * median(theirs),
-            "published error": relative(their_out, wanted)}
+    return {
+        "first s": seconds[0],
+        "warm s": median(seconds[1:]),
+        "exact s": exact,
+        "error": error,
+        "fallbacks": bank.counters()["fallbacks"],
+        "published s": PUBLISHED * median(theirs),
+        "published error": relative(their_out, wanted),
+    }
 
 
 def timed(work: Callable[[], Any], device: str) -> tuple[float, Any]:
@@ -109,12 +136,16 @@ def turning(sigma: Tensor, shape: tuple[int, int], turn: float, steps: int, matr
     """(N, T, C) float32 over some steps, of fixed singular values (r,); all singular vectors turn by the angle `turn` at
     each step, in random directions: the matrix moves by √2 of that."""
     generator = torch.Generator().manual_seed(0)
-    sides = [[_orthonormal(torch.randn(side, len(sigma), generator=generator)) for side in shape] for _ in range(matrices)]
+    sides = [
+        [_orthonormal(torch.randn(side, len(sigma), generator=generator)) for side in shape] for _ in range(matrices)
+    ]
     out = []
     for _ in range(steps):
         out.append(torch.stack([(u * sigma) @ v.mT for u, v in sides]))
-        sides = [[_orthonormal(x + turn * len(x) ** -0.5 * torch.randn(x.shape, generator=generator)) for x in pair]
-                 for pair in sides]
+        sides = [
+            [_orthonormal(x + turn * len(x) ** -0.5 * torch.randn(x.shape, generator=generator)) for x in pair]
+            for pair in sides
+        ]
     return out
 
 

@@ -4,20 +4,34 @@ from contextlib import contextmanager
 
 import torch
 
-from ..methods import Method, named
-from ..sampler import sample
-from ..spectral_bank import SpectralBank
-from . import full_size
-from .record import clock
+from svdstory.pipeline.bench import full_size
+from svdstory.pipeline.bench.record import clock
+from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.sampling.sampler import sample
+from svdstory.pipeline.spectral.bank import SpectralBank
 
-METHODS = ("sdxl", "consistory", "unmasked", "svd-fraction-0.05", "svd-energy-0.95", "svd-log", "svd-log2",
-           "svd-log-fraction")
-STEPS, RUN = 10, 5                              # of ten steps the first five are run
-BLENDED, INJECTED, EXTENDED = 1, 2, 4           # 1 blends queries, 1 to 3 inject, all from 1 on extend and filter
+METHODS = (
+    "sdxl",
+    "consistory",
+    "unmasked",
+    "svd-fraction-0.05",
+    "svd-energy-0.95",
+    "svd-log",
+    "svd-log2",
+    "svd-log-fraction",
+)
+STEPS, RUN = 10, 5  # of ten steps the first five are run
+BLENDED, INJECTED, EXTENDED = 1, 2, 4  # 1 blends queries, 1 to 3 inject, all from 1 on extend and filter
 
 
-def bench_step(device: str, methods: tuple[str, ...] = METHODS, images: int = 5, side: int | None = None,
-               exact: bool = False, micro_batch: int | None = None) -> list[dict]:
+def bench_step(
+    device: str,
+    methods: tuple[str, ...] = METHODS,
+    images: int = 5,
+    side: int | None = None,
+    exact: bool = False,
+    micro_batch: int | None = None,
+) -> list[dict]:
     """Rows: method; seconds of a step that is extended and filtered, and its ratio to plain SDXL's, which is always
     measured; of one that blends queries too, and of one that injects too, where the method does that; the filter's
     share. In the last pass a step that blends injects as well. On a GPU 1024 px in float16, on a CPU 256 px in float32.
@@ -29,15 +43,23 @@ def bench_step(device: str, methods: tuple[str, ...] = METHODS, images: int = 5,
     for name in ("sdxl", *(name for name in methods if name != "sdxl")):
         row = {"method": name, **some_steps(unet, named(name), device, images, side, exact, micro_batch)}
         rows.append({**row, "ratio": row["step s"] / (rows[0] if rows else row)["step s"]})
-        print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()), flush=True)
+        print(
+            "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()), flush=True
+        )
     return rows
 
 
 def some_steps(unet, method: Method, device: str, images: int, side: int, exact: bool, micro_batch: int | None) -> dict:
     """Seconds of steps of the last pass. The filter is timed in a run of its own: on a GPU that makes the device wait."""
     arguments = (unet, full_size.scheduler(RUN), full_size.conditioning(images, side, device, unet.dtype), method)
-    settings = dict(seed=0, steps=STEPS, guidance=5.0, latents=full_size.latents(images, side), micro_batch=micro_batch,
-                    exact_filter=exact)
+    settings = dict(
+        seed=0,
+        steps=STEPS,
+        guidance=5.0,
+        latents=full_size.latents(images, side),
+        micro_batch=micro_batch,
+        exact_filter=exact,
+    )
     ended: dict[tuple[int, int], float] = {}
     result = sample(*arguments, **settings, on_step=lambda at: ended.update({(at.pass_index, at.step): clock(device)}))
     last = max(ended)[0]

@@ -7,11 +7,11 @@ same set and seed, taken pair by pair in the statistics.
 
 from collections.abc import Sequence
 
-from .cache import EmbeddingCache
-from .consistency import pairwise_cosines
-from .names import Fill
-from .scorer import Embedder, UnitImages, Values, rounded
-from .views import FILLS, background_only
+from svdstory.pipeline.metrics.cache import EmbeddingCache
+from svdstory.pipeline.metrics.consistency import pairwise_cosines
+from svdstory.pipeline.metrics.names import Fill
+from svdstory.pipeline.metrics.regions import FILLS, background_only
+from svdstory.pipeline.metrics.scorer import Embedder, UnitImages, Values, rounded
 
 
 class Background:

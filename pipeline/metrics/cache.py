@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..strict import digest
-from .preprocessing import in_threads
-from .scorer import Embedder
-from .views import View
+from svdstory.pipeline.config.strict import digest
+from svdstory.pipeline.metrics.preprocessing import in_threads
+from svdstory.pipeline.metrics.regions import View
+from svdstory.pipeline.metrics.scorer import Embedder
 
 SHARD = 2048  # embeddings that make a shard: about 4 MB of CLIP's, 15 MB of DreamSim's ensemble
 
@@ -37,8 +37,13 @@ class EmbeddingCache:
         """For each view (B, D) float32, None for None. What is not cached goes through the network in one call."""
         protocol = digest(embedder.protocol)
         keys = [[digest([key, protocol]) for key in view.keys] if view else [] for view in views]
-        missing = {key: make for names, view in zip(keys, views) if view
-                   for key, make in zip(names, view.make) if key not in self._vectors}
+        missing = {
+            key: make
+            for names, view in zip(keys, views)
+            if view
+            for key, make in zip(names, view.make)
+            if key not in self._vectors
+        }
         if missing:
             vectors = embedder.embed(in_threads(lambda make: make(), missing.values()))  # N D
             self._vectors.update(zip(missing, vectors.astype(np.float32), strict=True))

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .cache import EmbeddingCache
-from .clip import ClipEmbedder
-from .scorer import UnitImages, Values, rounded
-from .views import whole
+from svdstory.pipeline.metrics.cache import EmbeddingCache
+from svdstory.pipeline.metrics.clip_embedder import ClipEmbedder
+from svdstory.pipeline.metrics.regions import whole
+from svdstory.pipeline.metrics.scorer import UnitImages, Values, rounded
 
 WEIGHT = 2.5
 

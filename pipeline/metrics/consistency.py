@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .cache import EmbeddingCache
-from .names import Fill
-from .scorer import Embedder, UnitImages, Values, rounded
-from .views import FILLS, subject_only, whole
+from svdstory.pipeline.metrics.cache import EmbeddingCache
+from svdstory.pipeline.metrics.names import Fill
+from svdstory.pipeline.metrics.regions import FILLS, subject_only, whole
+from svdstory.pipeline.metrics.scorer import Embedder, UnitImages, Values, rounded
 
 
 def pairwise_cosines(embeddings: np.ndarray) -> np.ndarray:
@@ -40,8 +40,10 @@ class Consistency:
         """For each unit `<metric>` and `<metric>_pairs`, and the same with `_subject` where it has usable masks."""
         views = [whole(unit) for unit in units] + [subject_only(unit, self.fill) for unit in units]
         embeddings = self.cache.embed(self.embedder, views)
-        return [self._values(images, "") | self._values(subjects, "_subject")
-                for images, subjects in zip(embeddings[:len(units)], embeddings[len(units):])]
+        return [
+            self._values(images, "") | self._values(subjects, "_subject")
+            for images, subjects in zip(embeddings[: len(units)], embeddings[len(units) :])
+        ]
 
     def _values(self, embeddings: np.ndarray | None, suffix: str) -> Values:
         if embeddings is None or len(embeddings) < 2:

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import functional as F
 
-from .precision import full_precision
-from .preprocessing import in_threads
-from .random_weights import fill_randomly
-from .scorer import RANDOM
+from svdstory.pipeline.metrics.precision import full_precision
+from svdstory.pipeline.metrics.preprocessing import in_threads
+from svdstory.pipeline.metrics.random_weights import fill_randomly
+from svdstory.pipeline.metrics.scorer import RANDOM
 
 CHECKPOINT = "checkpoints/dino_vitbase16_pretrain.pth"
 SIZE, PATCH = 224, 16
@@ -46,8 +46,14 @@ class DinoTokens:
     tiny        a miniature of two layers instead of ViT-B/16
     """
 
-    def __init__(self, checkpoint: Path | None, sha256: str | None = None, device: str = "cpu", batch: int = 64,
-                 tiny: bool = False):
+    def __init__(
+        self,
+        checkpoint: Path | None,
+        sha256: str | None = None,
+        device: str = "cpu",
+        batch: int = 64,
+        tiny: bool = False,
+    ):
         self.checkpoint, self.device, self.batch, self.tiny = checkpoint, device, batch, tiny
         self.protocol = {
             "embedder": "dino: a miniature with two layers" if tiny else "dino_vitb16, tokens of the last layer",
@@ -72,7 +78,7 @@ class DinoTokens:
         """(B, GRID * GRID, D) float32, unit norm, row by row from the top left. Images are squashed to the square."""
         parts = []
         for start in range(0, len(images), self.batch):
-            pixels = torch.stack(in_threads(_pixels, images[start:start + self.batch])).to(self.device)
+            pixels = torch.stack(in_threads(_pixels, images[start : start + self.batch])).to(self.device)
             tokens = self.model.get_intermediate_layers(pixels, n=1)[0][:, 1:]  # B T D, without the class token
             parts.append(nn.functional.normalize(tokens, dim=-1).cpu().numpy())
         return np.concatenate(parts)

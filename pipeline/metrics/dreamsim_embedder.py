@@ -18,11 +18,11 @@ import torch
 from dreamsim import dreamsim
 from PIL import Image
 
-from ..strict import InputError
-from .precision import full_precision
-from .preprocessing import in_threads
-from .random_dreamsim import write_random_dreamsim
-from .scorer import RANDOM
+from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.metrics.precision import full_precision
+from svdstory.pipeline.metrics.preprocessing import in_threads
+from svdstory.pipeline.metrics.random_dreamsim import write_random_dreamsim
+from svdstory.pipeline.metrics.scorer import RANDOM
 
 HUB_ENTRY = "facebookresearch_dino_main"
 HUB_CODE = f"from {__package__}.dino import dino_vitb16\n"
@@ -37,8 +37,7 @@ class DreamSimEmbedder:
 
     name = "dreamsim"
 
-    def __init__(self, kind: str, folder: Path | None, sha256: str | None = None, device: str = "cpu",
-                 batch: int = 64):
+    def __init__(self, kind: str, folder: Path | None, sha256: str | None = None, device: str = "cpu", batch: int = 64):
         self.kind, self.folder, self.device, self.batch = kind, folder, device, batch
         self.protocol = {
             "embedder": f"dreamsim {kind}",
@@ -61,7 +60,7 @@ class DreamSimEmbedder:
         """(B, D) float32, zero mean and unit norm; D = 1792 for the ensemble."""
         (model, preprocess), parts = self.loaded, []
         for start in range(0, len(images), self.batch):
-            pixels = torch.cat(in_threads(preprocess, images[start:start + self.batch]))  # B 3 224 224
+            pixels = torch.cat(in_threads(preprocess, images[start : start + self.batch]))  # B 3 224 224
             parts.append(model.embed(pixels.to(self.device)).cpu().numpy())
         return np.concatenate(parts)
 
@@ -73,8 +72,10 @@ def _load(kind: str, folder: Path, device: str):
             model, preprocess = dreamsim(pretrained=True, device=device, cache_dir=str(cache), dreamsim_type=kind)
     idle = [name for name, tensor in model.state_dict().items() if "lora_B" in name and not tensor.any()]
     if idle:  # B starts at zero: peft skips keys that it doesn't know without a word
-        raise InputError(f"DreamSim's adapter in {folder} was not applied to {len(idle)} layers (first: {idle[0]}): "
-                         f"it doesn't fit dreamsim {version('dreamsim')} with peft {version('peft')}.")
+        raise InputError(
+            f"DreamSim's adapter in {folder} was not applied to {len(idle)} layers (first: {idle[0]}): "
+            f"it doesn't fit dreamsim {version('dreamsim')} with peft {version('peft')}."
+        )
     return model, preprocess
 
 

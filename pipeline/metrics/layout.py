@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from .dino import GRID, DinoTokens
-from .scorer import UnitImages, Values, rounded
+from svdstory.pipeline.metrics.dino import GRID, DinoTokens
+from svdstory.pipeline.metrics.scorer import UnitImages, Values, rounded
 
 
 def displacement(a: np.ndarray, b: np.ndarray, kept_a: np.ndarray, kept_b: np.ndarray) -> float:
@@ -30,8 +30,10 @@ def displacement(a: np.ndarray, b: np.ndarray, kept_a: np.ndarray, kept_b: np.nd
 
 def token_masks(masks: np.ndarray) -> np.ndarray:
     """(B, h, w) bool -> (B, T) bool: tokens of which more than half lies in the mask."""
-    cells = [np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize((GRID, GRID), Image.Resampling.BOX))
-             for mask in masks]
+    cells = [
+        np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize((GRID, GRID), Image.Resampling.BOX))
+        for mask in masks
+    ]
     return (np.stack(cells) > 127).reshape(len(masks), -1)
 
 
@@ -51,7 +53,7 @@ class Layout:
         """`layout`, `layout_pairs`, and with usable masks `layout_subject`, `layout_subject_pairs`, for each unit."""
         tokens = self.network.tokens([image for unit in units for image in unit.images])  # (sum of B) T D
         starts = np.cumsum([0] + [len(unit.images) for unit in units])
-        return [self._values(unit, tokens[start:start + len(unit.images)]) for unit, start in zip(units, starts)]
+        return [self._values(unit, tokens[start : start + len(unit.images)]) for unit, start in zip(units, starts)]
 
     def _values(self, unit: UnitImages, tokens: np.ndarray) -> Values:
         everything = np.ones(tokens.shape[:2], dtype=bool)  # B T
@@ -67,6 +69,9 @@ class Layout:
 
 
 def _over_pairs(name: str, tokens: np.ndarray, kept: np.ndarray) -> Values:
-    pairs = [displacement(tokens[i], tokens[j], kept[i], kept[j])
-             for i in range(len(tokens)) for j in range(i + 1, len(tokens))]
+    pairs = [
+        displacement(tokens[i], tokens[j], kept[i], kept[j])
+        for i in range(len(tokens))
+        for j in range(i + 1, len(tokens))
+    ]
     return {name: rounded(np.mean(pairs)), f"{name}_pairs": rounded(pairs)} if pairs else {}

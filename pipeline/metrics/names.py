@@ -5,7 +5,7 @@
 
 from typing import Literal
 
-from ..strict import InputError, nearest
+from svdstory.pipeline.config.strict import InputError, nearest
 
 Fill = Literal["noise", "flat"]
 DREAMSIM = ("ensemble", "dino_vitb16", "clip_vitb32", "open_clip_vitb32")
@@ -24,8 +24,16 @@ METRICS = {  # family -> its numbers; whether higher is better
     "dreamsim": {"dreamsim": False, "dreamsim_subject": False},
     "background": {"background": False},
     "layout": {"layout": True, "layout_subject": True},
-    "world": {"kind_accuracy": True, "scene_accuracy": True, "identity_distance": False, "body_hue_distance": False,
-              "scene_leakage": False, "world_background": False, "world_layout": True, "world_pose": True},
+    "world": {
+        "kind_accuracy": True,
+        "scene_accuracy": True,
+        "identity_distance": False,
+        "body_hue_distance": False,
+        "scene_leakage": False,
+        "world_background": False,
+        "world_layout": True,
+        "world_pose": True,
+    },
 }
 NO_BASIS = {  # family -> why a unit may have no number
     "clipscore": "no image",
@@ -36,8 +44,11 @@ NO_BASIS = {  # family -> why a unit may have no number
     "world": "not in the words or not of the size of the miniature's world",
 }
 FILLED = ("clip-i", "dreamsim", "background")
-NAMES = tuple(family if backbone == kinds[0] else f"{family}:{backbone}"
-              for family, kinds in BACKBONES.items() for backbone in kinds)
+NAMES = tuple(
+    family if backbone == kinds[0] else f"{family}:{backbone}"
+    for family, kinds in BACKBONES.items()
+    for backbone in kinds
+)
 
 
 def parts(name: str) -> tuple[str, str, Fill]:
@@ -46,8 +57,10 @@ def parts(name: str) -> tuple[str, str, Fill]:
     family, colon, backbone = plain.partition(":")
     known = family in BACKBONES and (not colon or backbone in BACKBONES[family])
     if not known or (plus and (fill != "flat" or family not in FILLED)):
-        raise InputError(f"unknown scorer {name!r}{nearest(name, list(NAMES))}. Known: {', '.join(NAMES)}; "
-                         f"{', '.join(FILLED)} also with +flat (grey in place of noise).")
+        raise InputError(
+            f"unknown scorer {name!r}{nearest(name, list(NAMES))}. Known: {', '.join(NAMES)}; "
+            f"{', '.join(FILLED)} also with +flat (grey in place of noise)."
+        )
     return family, backbone or BACKBONES[family][0], "flat" if plus else "noise"
 
 
@@ -58,4 +71,4 @@ def metric_name(scorer: str, value: str) -> str:
     ('dreamsim_subject', 'dreamsim_subject:dino_vitb16')
     """
     family = scorer.partition("+")[0].partition(":")[0]
-    return value + scorer[len(family):]
+    return value + scorer[len(family) :]

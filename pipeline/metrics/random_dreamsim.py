@@ -9,11 +9,18 @@ from dreamsim.config import dreamsim_args
 from dreamsim.feature_extraction.vision_transformer import vit_base
 from safetensors.torch import save_file
 
-from .random_weights import random_tensor
+from svdstory.pipeline.metrics.random_weights import random_tensor
 
 RANK, ALPHA, WIDTH, JOINT, BLOCKS = 16, 0.5, 768, 512, 12
-HEAD = {"mlp.0.weight": (2048, 768), "mlp.0.bias": (2048,), "mlp.2.weight": (2048, 2048), "mlp.2.bias": (2048,),
-        "mlp.4.weight": (256, 2048), "mlp.4.bias": (256,), "last_layer.weight": (2048, 256)}
+HEAD = {
+    "mlp.0.weight": (2048, 768),
+    "mlp.0.bias": (2048,),
+    "mlp.2.weight": (2048, 2048),
+    "mlp.2.bias": (2048,),
+    "mlp.4.weight": (256, 2048),
+    "mlp.4.bias": (256,),
+    "last_layer.weight": (2048, 256),
+}
 
 
 def write_random_dreamsim(kind: str, folder: Path, seed: int = 0) -> None:
@@ -40,8 +47,11 @@ def _vit(name: str, patch: int, seed: int) -> dict[str, torch.Tensor]:
     """A ViT-B's weights. All blocks share one block's tensors, which makes a tenth to write and to read."""
     with torch.random.fork_rng(devices=[]):
         shapes = {key: tensor.shape for key, tensor in vit_base(patch_size=patch).state_dict().items()}
-    first = {key: random_tensor(f"{name} {key}", shape, seed) for key, shape in shapes.items()
-             if not key.startswith("blocks.") or key.startswith("blocks.0.")}
+    first = {
+        key: random_tensor(f"{name} {key}", shape, seed)
+        for key, shape in shapes.items()
+        if not key.startswith("blocks.") or key.startswith("blocks.0.")
+    }
     return {key: first[re.sub(r"^blocks\.\d+\.", "blocks.0.", key)] for key in shapes}
 
 
@@ -62,6 +72,15 @@ def _write_adapter(folder: Path, backbones: int, seed: int) -> None:
                 name = f"{layer}.{half}.weight"
                 tensors[name] = random_tensor(name, shape, seed)
     save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "lora_dropout": 0.3, "bias": "none",
-              "target_modules": ["qkv"], "base_model_name_or_path": None, "task_type": None, "inference_mode": True}
+    config = {
+        "peft_type": "LORA",
+        "r": RANK,
+        "lora_alpha": ALPHA,
+        "lora_dropout": 0.3,
+        "bias": "none",
+        "target_modules": ["qkv"],
+        "base_model_name_or_path": None,
+        "task_type": None,
+        "inference_mode": True,
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -2,15 +2,21 @@
 
 from pathlib import Path
 
-from ..strict import InputError
-from . import staging
-from .cache import EmbeddingCache
-from .names import parts
-from .scorer import Embedder, Scorer
+from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.metrics import staging
+from svdstory.pipeline.metrics.cache import EmbeddingCache
+from svdstory.pipeline.metrics.names import parts
+from svdstory.pipeline.metrics.scorer import Embedder, Scorer
 
 
-def load_scorer(name: str, device: str = "cpu", folder: Path | None = None, cache: EmbeddingCache | None = None,
-                allow_random: bool = False, batch: int = 64) -> Scorer:
+def load_scorer(
+    name: str,
+    device: str = "cpu",
+    folder: Path | None = None,
+    cache: EmbeddingCache | None = None,
+    allow_random: bool = False,
+    batch: int = 64,
+) -> Scorer:
     """The scorer of that name, with its network on `device`, built when it is first needed.
 
     folder        staged weights; by default SVDSTORY_WEIGHTS or ~/.cache/svdstory. Nothing is ever fetched here
@@ -23,12 +29,12 @@ def load_scorer(name: str, device: str = "cpu", folder: Path | None = None, cach
     family, backbone, fill = parts(name)
     folder, cache = folder or staging.default_folder(), cache or EmbeddingCache()
     if family == "world":
-        from .world import World
+        from svdstory.pipeline.metrics.ground_truth import World
 
         return World(name, *_shipped(name, "judge.safetensors"), device)
     if backbone == "miniature":
-        from .clipscore import ClipScore
-        from .world_clip import WorldClipEmbedder
+        from svdstory.pipeline.metrics.clipscore import ClipScore
+        from svdstory.pipeline.metrics.world_clip_embedder import WorldClipEmbedder
 
         return ClipScore(name, WorldClipEmbedder(*_shipped(name, "clip.safetensors"), device, batch), cache)
     if not allow_random:
@@ -37,20 +43,20 @@ def load_scorer(name: str, device: str = "cpu", folder: Path | None = None, cach
     weights = staging.files_of(name)[0].found(folder) if staged else None
     sha256 = staging.weights_hash(name, folder) if staged else None
     if family == "layout":
-        from .dino import DinoTokens
-        from .layout import Layout
+        from svdstory.pipeline.metrics.dino import DinoTokens
+        from svdstory.pipeline.metrics.layout import Layout
 
         return Layout(name, DinoTokens(weights, sha256, device, batch, tiny=backbone == "tiny"))
     embedder = _embedder(backbone, weights, sha256, device, batch)
     if family == "clipscore":
-        from .clipscore import ClipScore
+        from svdstory.pipeline.metrics.clipscore import ClipScore
 
         return ClipScore(name, embedder, cache)
     if family == "background":
-        from .background import Background
+        from svdstory.pipeline.metrics.background import Background
 
         return Background(name, embedder, cache, fill)
-    from .consistency import Consistency
+    from svdstory.pipeline.metrics.consistency import Consistency
 
     return Consistency(name, embedder, cache, fill)
 
@@ -58,10 +64,10 @@ def load_scorer(name: str, device: str = "cpu", folder: Path | None = None, cach
 def _embedder(backbone: str, weights: Path | None, sha256: str | None, device: str, batch: int) -> Embedder:
     """`weights`: the first of the backbone's staged files; None: random ones."""
     if backbone in ("clip", "tiny"):
-        from .clip import ClipEmbedder
+        from svdstory.pipeline.metrics.clip_embedder import ClipEmbedder
 
         return ClipEmbedder(weights, sha256, device, batch, tiny=backbone == "tiny")
-    from .dreamsim_embedder import DreamSimEmbedder
+    from svdstory.pipeline.metrics.dreamsim_embedder import DreamSimEmbedder
 
     return DreamSimEmbedder(backbone, weights and weights.parent, sha256, device, batch)
 

@@ -17,8 +17,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..strict import InputError
-from .names import parts
+from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.metrics.names import parts
 
 CLIP_REPOSITORY = "timm/vit_base_patch32_clip_224.openai"
 CLIP_REVISION = "ab5b8ef490e86faa07d3523926b842c765de1de5"
@@ -43,8 +43,10 @@ class WeightFile:
 
 def _adapter(kind: str, source: str) -> list[WeightFile]:
     name = f"dreamsim/{kind}_lora"
-    return [WeightFile(f"{name}/adapter_config.json", source),
-            WeightFile(f"{name}/adapter_model.safetensors", source, (f"{name}/adapter_model.bin",))]
+    return [
+        WeightFile(f"{name}/adapter_config.json", source),
+        WeightFile(f"{name}/adapter_model.safetensors", source, (f"{name}/adapter_model.bin",)),
+    ]
 
 
 def _dreamsim(kind: str, backbones: list[str], version: str = "v0.2.0") -> list[WeightFile]:
@@ -56,12 +58,17 @@ def _dreamsim(kind: str, backbones: list[str], version: str = "v0.2.0") -> list[
     return files
 
 
-CLIP_FILES = [WeightFile("clip/ViT-B-32-openai/open_clip_model.safetensors",
-                         f"https://huggingface.co/{CLIP_REPOSITORY} at {CLIP_REVISION[:12]}")]
+CLIP_FILES = [
+    WeightFile(
+        "clip/ViT-B-32-openai/open_clip_model.safetensors",
+        f"https://huggingface.co/{CLIP_REPOSITORY} at {CLIP_REVISION[:12]}",
+    )
+]
 DINO_FILES = [WeightFile("dreamsim/checkpoints/dino_vitbase16_pretrain.pth", DINO)]
 DREAMSIM_FILES = {
-    "ensemble": _dreamsim("ensemble", ["dino_vitb16_pretrain.pth", "clip_vitb16_pretrain.pth.tar",
-                                       "open_clip_vitb16_pretrain.pth.tar"]),
+    "ensemble": _dreamsim(
+        "ensemble", ["dino_vitb16_pretrain.pth", "clip_vitb16_pretrain.pth.tar", "open_clip_vitb16_pretrain.pth.tar"]
+    ),
     "dino_vitb16": _dreamsim("dino_vitb16", ["dino_vitb16_pretrain.pth"]),
     "clip_vitb32": _dreamsim("clip_vitb32", ["clip_vitb32_pretrain.pth.tar"]),
     "open_clip_vitb32": _dreamsim("open_clip_vitb32", ["open_clip_vitb32_pretrain.pth.tar"]),
@@ -76,7 +83,9 @@ def default_folder() -> Path:
 def files_of(name: str) -> list[WeightFile]:
     """The files that a scorer needs; none for one that ships with svdstory. Raises InputError for an unknown one."""
     _, backbone, _ = parts(name)
-    return {"tiny": [], "judge": [], "miniature": [], "clip": CLIP_FILES, "dino": DINO_FILES, **DREAMSIM_FILES}[backbone]
+    return {"tiny": [], "judge": [], "miniature": [], "clip": CLIP_FILES, "dino": DINO_FILES, **DREAMSIM_FILES}[
+        backbone
+    ]
 
 
 def missing(name: str, folder: Path) -> list[WeightFile]:
@@ -89,9 +98,11 @@ def require(name: str, folder: Path) -> None:
     absent = missing(name, folder)
     if absent:
         lines = "\n".join(f"  {folder / file.path}  (from {file.source})" for file in absent)
-        raise InputError(f"scorer {name!r}: {len(absent)} weight files are missing:\n{lines}\n"
-                         f"On a node with internet: svdstory prefetch --scorer {name} (folder: SVDSTORY_WEIGHTS). "
-                         "To go on with random weights, marked as such everywhere: --allow-random.")
+        raise InputError(
+            f"scorer {name!r}: {len(absent)} weight files are missing:\n{lines}\n"
+            f"On a node with internet: svdstory prefetch --scorer {name} (folder: SVDSTORY_WEIGHTS). "
+            "To go on with random weights, marked as such everywhere: --allow-random."
+        )
 
 
 def weights_hash(name: str, folder: Path) -> str:
@@ -126,8 +137,10 @@ def stage(name: str, folder: Path) -> list[Path]:
             _fetch(source, wanted, folder)
         except Exception as error:  # the hub's, urllib's, zipfile's and the file system's have no common base
             places = ", ".join(str(folder / file.path) for file in wanted)
-            raise InputError(f"scorer {name!r}: {source} could not be fetched ({type(error).__name__}: {error}). Run "
-                             f"this where there is internet (a login node), or copy by hand: {places}") from error
+            raise InputError(
+                f"scorer {name!r}: {source} could not be fetched ({type(error).__name__}: {error}). Run "
+                f"this where there is internet (a login node), or copy by hand: {places}"
+            ) from error
     require(name, folder)
     weights_hash(name, folder)
     return [file.found(folder) for file in files_of(name)]

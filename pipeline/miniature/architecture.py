@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, U
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from .tokens import PROMPT_LENGTH, build_tokenizer
+from svdstory.pipeline.miniature.tokens import PROMPT_LENGTH, build_tokenizer
 
 PICTURE = 64  # pixels
 LATENT = 32
@@ -93,8 +93,9 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def build_pipeline(vae: AutoencoderKL, unet: UNet2DConditionModel,
-                   encoders: tuple[CLIPTextModel, CLIPTextModelWithProjection]) -> StableDiffusionXLPipeline:
+def build_pipeline(
+    vae: AutoencoderKL, unet: UNet2DConditionModel, encoders: tuple[CLIPTextModel, CLIPTextModelWithProjection]
+) -> StableDiffusionXLPipeline:
     """The stock pipeline around these parts. An empty negative prompt is zeros, as in SDXL base."""
     return StableDiffusionXLPipeline(
         vae=vae,
@@ -109,8 +110,9 @@ def build_pipeline(vae: AutoencoderKL, unet: UNet2DConditionModel,
     )
 
 
-def embed_prompts(encoders: tuple[CLIPTextModel, CLIPTextModelWithProjection], tokens: torch.Tensor,
-                  tokens_2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def embed_prompts(
+    encoders: tuple[CLIPTextModel, CLIPTextModelWithProjection], tokens: torch.Tensor, tokens_2: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (B, T) twice -> prompt embeddings (B, T, 2 D) and pooled (B, D), as SDXL's pipeline makes them."""
     first = encoders[0](tokens, output_hidden_states=True)
     second = encoders[1](tokens_2, output_hidden_states=True)

@@ -15,10 +15,18 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from .architecture import build_vae
-from .progress import Clock, Log, device_of, learning_rate, load_checkpoint, save_atomically, seeded_weights
-from .replicas import Replicas
-from .stream import batches, picture, pixels
+from svdstory.pipeline.miniature.architecture import build_vae
+from svdstory.pipeline.miniature.progress import (
+    Clock,
+    Log,
+    device_of,
+    learning_rate,
+    load_checkpoint,
+    save_atomically,
+    seeded_weights,
+)
+from svdstory.pipeline.miniature.replicas import Replicas
+from svdstory.pipeline.miniature.stream import batches, picture, pixels
 
 PEAK = 2e-3
 DECODER_PEAK = 1e-3
@@ -38,7 +46,7 @@ def crops(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A random quarter of each picture: (B, 3, S, S) -> (B, 3, S/2, S/2)."""
     half = images.shape[-1] // 2
     corners = (2 * torch.randint(half // 2 + 1, (len(images), 2), generator=generator)).tolist()
-    return torch.stack([image[:, y:y + half, x:x + half] for image, (x, y) in zip(images, corners)])
+    return torch.stack([image[:, y : y + half, x : x + half] for image, (x, y) in zip(images, corners)])
 
 
 def opponent_colours(images: torch.Tensor) -> torch.Tensor:
@@ -80,12 +88,13 @@ def normalise_latents(vae: AutoencoderKL, images: torch.Tensor) -> None:
     encoder.bias[:channels] = (encoder.bias[:channels] - mean) / deviation
     encoder.weight[:channels] /= deviation[:, None, None, None]
     encoder.bias[channels:] -= 2 * deviation.log()
-    decoder.bias += (decoder.weight[:, :, 0, 0] @ mean)
+    decoder.bias += decoder.weight[:, :, 0, 0] @ mean
     decoder.weight *= deviation[None, :, None, None]
 
 
-def train_vae(state: Path, minutes: float, device: torch.device, batch: int, workers: int, log: Log,
-              replicas: int = 1) -> AutoencoderKL:
+def train_vae(
+    state: Path, minutes: float, device: torch.device, batch: int, workers: int, log: Log, replicas: int = 1
+) -> AutoencoderKL:
     """Train (or take up, or return if finished) the VAE whose checkpoint is `state`/vae.pt."""
     with seeded_weights(1):
         vae = build_vae().to(device)
@@ -107,8 +116,9 @@ def train_vae(state: Path, minutes: float, device: torch.device, batch: int, wor
     return vae.eval()
 
 
-def _one_loss(vae: AutoencoderKL, images: torch.Tensor,
-              generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def _one_loss(
+    vae: AutoencoderKL, images: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     loss = autoencoding_loss(vae, images, generator)
     return loss, loss
 
@@ -124,22 +134,34 @@ def _fit(replicas, optimizer, clock, step, held_out, state, batch, workers, log)
         images = pixels(next(source)).to(device_of(vae))
         if clock.progress < CROPS_UNTIL:
             images = crops(images, generators[0])
-        loss = replicas.backward([
-            partial(_one_loss, images=images[number::parts], generator=generators[number]) for number in range(parts)])
+        loss = replicas.backward(
+            [partial(_one_loss, images=images[number::parts], generator=generators[number]) for number in range(parts)]
+        )
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         step += 1
         if clock.seconds > next_save:
             next_save = clock.seconds + SAVE_EVERY
-            save_atomically({"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
-                             "budget": clock.budget, "spent": clock.seconds, "finished": False}, state / "vae.pt")
-            log(f"vae {clock.seconds / 60:.1f} min, step {step}, {step * batch} pictures: loss {loss.item():.4f}, "
-                f"{peak_signal_to_noise(vae, held_out):.1f} dB")
+            save_atomically(
+                {
+                    "vae": vae.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "budget": clock.budget,
+                    "spent": clock.seconds,
+                    "finished": False,
+                },
+                state / "vae.pt",
+            )
+            log(
+                f"vae {clock.seconds / 60:.1f} min, step {step}, {step * batch} pictures: loss {loss.item():.4f}, "
+                f"{peak_signal_to_noise(vae, held_out):.1f} dB"
+            )
 
 
-
-def train_decoder(state: Path, minutes: float, device: torch.device, batch: int, workers: int,
-                  log: Log) -> AutoencoderKL:
+def train_decoder(
+    state: Path, minutes: float, device: torch.device, batch: int, workers: int, log: Log
+) -> AutoencoderKL:
     """Go on with the decoder of the finished VAE in `state`/vae.pt; its latents stay what they are to the digit."""
     vae = build_vae().to(device)
     vae.load_state_dict(load_checkpoint(state / "vae.pt", device)["vae"])
@@ -158,8 +180,16 @@ def train_decoder(state: Path, minutes: float, device: torch.device, batch: int,
 
     def save() -> None:
         save_atomically({"vae": vae.state_dict(), "finished": True}, state / "vae.pt")
-        save_atomically({"optimizer": optimizer.state_dict(), "rendered": rendered, "step": step,
-                         "budget": clock.budget, "spent": clock.seconds}, state / "decoder.pt")
+        save_atomically(
+            {
+                "optimizer": optimizer.state_dict(),
+                "rendered": rendered,
+                "step": step,
+                "budget": clock.budget,
+                "spent": clock.seconds,
+            },
+            state / "decoder.pt",
+        )
         log(f"decoder {clock.seconds / 60:.1f} min, {rendered} pictures: {peak_signal_to_noise(vae, held_out):.1f} dB")
 
     next_save = clock.seconds + SAVE_EVERY

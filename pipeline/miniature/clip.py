@@ -14,12 +14,19 @@ import torch
 import torch.nn.functional as F
 from open_clip import CLIP
 from safetensors.torch import load_file, save_file
-from svdstory.pipeline.world import KINDS, SCENE_NAMES, SETTINGS, caption
 from torch import nn
 
-from .progress import Clock, Log, learning_rate, load_checkpoint, save_atomically, seeded_weights
-from .stream import batches, picture, pixels
-from .tokens import PROMPT_LENGTH, build_tokenizer
+from svdstory.pipeline.miniature.progress import (
+    Clock,
+    Log,
+    learning_rate,
+    load_checkpoint,
+    save_atomically,
+    seeded_weights,
+)
+from svdstory.pipeline.miniature.stream import batches, picture, pixels
+from svdstory.pipeline.miniature.tokens import PROMPT_LENGTH, build_tokenizer
+from svdstory.pipeline.miniature.world import KINDS, SCENE_NAMES, SETTINGS, caption
 
 CONFIG = {
     "embed_dim": 64,
@@ -85,8 +92,9 @@ def save_clip(model: CLIP, folder: Path) -> None:
     save_file(tensors, folder / "clip.safetensors")
 
 
-def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, captions: list[str],
-                     scale: torch.Tensor) -> torch.Tensor:
+def contrastive_loss(
+    images: torch.Tensor, texts: torch.Tensor, captions: list[str], scale: torch.Tensor
+) -> torch.Tensor:
     """CLIP's symmetric loss; pictures with the same caption are all right answers."""
     logits = scale.exp().clamp(max=100.0) * images @ texts.T
     same = torch.tensor([[float(one == other) for other in captions] for one in captions])
@@ -98,11 +106,19 @@ def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, captions: list[s
 def retrieval(clip: WorldClip, count: int = 512) -> dict[str, float]:
     """On held-out renders: how often the caption with the right kind, or scene, scores highest among all of them."""
     pictures = [picture("held out", number) for number in range(count)]
-    embedded = torch.cat([clip.embed_pictures(pixels(pictures[start:start + 64])) for start in range(0, count, 64)])
-    kinds = torch.stack([clip.embed_prompts([f"{one.view.style} a {kind} {SETTINGS[one.view.scene]}" for kind in KINDS])
-                         for one in pictures])
-    scenes = torch.stack([clip.embed_prompts([f"{one.view.style} a {one.view.kind} {SETTINGS[scene]}"
-                                              for scene in SCENE_NAMES]) for one in pictures])
+    embedded = torch.cat([clip.embed_pictures(pixels(pictures[start : start + 64])) for start in range(0, count, 64)])
+    kinds = torch.stack(
+        [
+            clip.embed_prompts([f"{one.view.style} a {kind} {SETTINGS[one.view.scene]}" for kind in KINDS])
+            for one in pictures
+        ]
+    )
+    scenes = torch.stack(
+        [
+            clip.embed_prompts([f"{one.view.style} a {one.view.kind} {SETTINGS[scene]}" for scene in SCENE_NAMES])
+            for one in pictures
+        ]
+    )
     found_kinds = torch.einsum("nd,nkd->nk", embedded, kinds).argmax(dim=1).tolist()
     found_scenes = torch.einsum("nd,nkd->nk", embedded, scenes).argmax(dim=1).tolist()
     return {
@@ -140,13 +156,14 @@ def _fit(clip: WorldClip, optimizer, clock, step, file, workers, log) -> None:
     while clock.progress < 1.0:
         if len(pool) < 8 or step % FRESH == 0:
             pictures = next(source)
-            pool = pool[-(POOL - 1):] + [(pixels(pictures), [caption(one.view) for one in pictures])]
+            pool = pool[-(POOL - 1) :] + [(pixels(pictures), [caption(one.view) for one in pictures])]
         images, captions = pool[int(torch.randint(len(pool), (1,), generator=generator))]
         flawed = _flawed(images, generator)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(PEAK, step - first, clock.progress)
-        loss = contrastive_loss(clip.embed_pictures(flawed), clip.embed_prompts(captions), captions,
-                                clip.model.logit_scale)
+        loss = contrastive_loss(
+            clip.embed_pictures(flawed), clip.embed_prompts(captions), captions, clip.model.logit_scale
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(clip.model.parameters(), 1.0)
@@ -154,11 +171,27 @@ def _fit(clip: WorldClip, optimizer, clock, step, file, workers, log) -> None:
         step += 1
         if clock.seconds > next_save:
             next_save = clock.seconds + SAVE_EVERY
-            save_atomically({"clip": clip.model.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
-                             "budget": clock.budget, "spent": clock.seconds}, file)
+            save_atomically(
+                {
+                    "clip": clip.model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "budget": clock.budget,
+                    "spent": clock.seconds,
+                },
+                file,
+            )
             log(f"clip {clock.seconds / 60:.1f} min, step {step}: loss {loss.item():.3f}")
-    save_atomically({"clip": clip.model.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
-                     "budget": clock.budget, "spent": clock.budget}, file)
+    save_atomically(
+        {
+            "clip": clip.model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "budget": clock.budget,
+            "spent": clock.budget,
+        },
+        file,
+    )
 
 
 def _flawed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

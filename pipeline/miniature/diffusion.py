@@ -13,13 +13,27 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from torch import nn
 
-from ..strict import InputError
-from .architecture import TIME_IDS, build_scheduler, build_text_encoders, build_unet, embed_prompts
-from .latents import LatentPool
-from .muon import Muon
-from .progress import Clock, Log, device_of, learning_rate, load_checkpoint, save_atomically, seeded_weights
-from .replicas import Replicas
-from .tokens import build_tokenizer
+from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.miniature.architecture import (
+    TIME_IDS,
+    build_scheduler,
+    build_text_encoders,
+    build_unet,
+    embed_prompts,
+)
+from svdstory.pipeline.miniature.latents import LatentPool
+from svdstory.pipeline.miniature.muon import Muon
+from svdstory.pipeline.miniature.progress import (
+    Clock,
+    Log,
+    device_of,
+    learning_rate,
+    load_checkpoint,
+    save_atomically,
+    seeded_weights,
+)
+from svdstory.pipeline.miniature.replicas import Replicas
+from svdstory.pipeline.miniature.tokens import build_tokenizer
 
 PEAK = 1e-3
 SNR_CAP = 5.0
@@ -42,8 +56,9 @@ class Denoiser(nn.Module):
         padded = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
         return [tokenizer(captions, **padded).input_ids.to(device_of(self)) for tokenizer in self.tokenizers]
 
-    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str],
-                kept: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str], kept: torch.Tensor
+    ) -> torch.Tensor:
         """Noisy latents (B, 4, h, w), timesteps (B,), captions, kept (B,) 0 or 1 -> predicted v (B, 4, h, w)."""
         prompts, pooled = embed_prompts((self.text_encoder, self.text_encoder_2), *self.tokens(captions))
         time_ids = torch.tensor([TIME_IDS] * len(noisy), dtype=noisy.dtype, device=noisy.device)
@@ -65,12 +80,19 @@ class NoisyBatch:
     def part(self, number: int, parts: int) -> NoisyBatch:
         """Every `parts`-th row, from row `number` on."""
         rows = slice(number, None, parts)
-        return NoisyBatch(self.noisy[rows], self.target[rows], self.timesteps[rows], self.kept[rows],
-                          self.weights[rows], self.captions[rows])
+        return NoisyBatch(
+            self.noisy[rows],
+            self.target[rows],
+            self.timesteps[rows],
+            self.kept[rows],
+            self.weights[rows],
+            self.captions[rows],
+        )
 
 
-def add_noise(scheduler: DDIMScheduler, latents: torch.Tensor, captions: list[str],
-              generator: torch.Generator) -> NoisyBatch:
+def add_noise(
+    scheduler: DDIMScheduler, latents: torch.Tensor, captions: list[str], generator: torch.Generator
+) -> NoisyBatch:
     """Noise a batch at timesteps that are stratified over it, which makes its gradient less noisy.
 
     Weights are min(snr + 1, 6) / (snr + 1): 1 up to snr = 5, then falling (min-SNR for v, Hang et al. 2023).
@@ -113,10 +135,25 @@ def build_optimizers(denoiser: Denoiser) -> list[torch.optim.Optimizer]:
 class DiffusionTraining:
     """One training run: the denoiser, its average, its optimizers and where it stands."""
 
-    def __init__(self, state: Path, vae: AutoencoderKL, minutes: float, device: torch.device, batch: int,
-                 workers: int, log: Log, replicas: int = 1):
+    def __init__(
+        self,
+        state: Path,
+        vae: AutoencoderKL,
+        minutes: float,
+        device: torch.device,
+        batch: int,
+        workers: int,
+        log: Log,
+        replicas: int = 1,
+    ):
         self.file, self.vae, self.device, self.batch, self.workers, self.log = (
-            state / "unet.pt", vae, device, batch, workers, log)
+            state / "unet.pt",
+            vae,
+            device,
+            batch,
+            workers,
+            log,
+        )
         with seeded_weights(2):
             self.denoiser, self.average = Denoiser().to(device), Denoiser().to(device)
         self.average.load_state_dict(self.denoiser.state_dict())
@@ -137,18 +174,28 @@ class DiffusionTraining:
         self.step, self.samples, self.rendered = saved["step"], saved["samples"], saved["rendered"]
         if saved["spent"] < saved["budget"]:
             self.clock, self.since_restart = Clock(saved["budget"], saved["spent"]), saved["since_restart"]
-            self.log(f"unet: taken up at step {self.step}, after {self.clock.seconds / 60:.1f} of "
-                     f"{self.clock.budget / 60:.0f} min")
+            self.log(
+                f"unet: taken up at step {self.step}, after {self.clock.seconds / 60:.1f} of "
+                f"{self.clock.budget / 60:.0f} min"
+            )
         else:
             self.log(f"unet: warm restart of the learning rate at step {self.step}")
 
     def save(self) -> None:
-        save_atomically({
-            "denoiser": self.denoiser.state_dict(), "average": self.average.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "step": self.step, "since_restart": self.since_restart, "samples": self.samples,
-            "rendered": self.rendered, "budget": self.clock.budget, "spent": self.clock.seconds,
-        }, self.file)
+        save_atomically(
+            {
+                "denoiser": self.denoiser.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "step": self.step,
+                "since_restart": self.since_restart,
+                "samples": self.samples,
+                "rendered": self.rendered,
+                "budget": self.clock.budget,
+                "spent": self.clock.seconds,
+            },
+            self.file,
+        )
 
     def learn(self, latents: torch.Tensor, captions: list[str], generator: torch.Generator) -> torch.Tensor:
         """One step on latents (B, 4, h, w) with their captions; returns the plain v-MSE."""
@@ -157,8 +204,7 @@ class DiffusionTraining:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         batch, parts = add_noise(self.scheduler, latents, captions, generator), len(self.replicas.modules)
-        error = self.replicas.backward([
-            partial(v_loss, batch=batch.part(number, parts)) for number in range(parts)])
+        error = self.replicas.backward([partial(v_loss, batch=batch.part(number, parts)) for number in range(parts)])
         nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -183,8 +229,10 @@ class DiffusionTraining:
             self.rendered, now = pool.rendered, self.clock.seconds
             if now - said > SAY_EVERY:
                 rate = len(errors) * self.batch / (now - said)
-                self.log(f"unet {now / 60:.1f} min, step {self.step}, {self.samples} samples: "
-                         f"v-MSE {torch.stack(errors).mean().item():.4f}, {rate:.1f} samples/s")
+                self.log(
+                    f"unet {now / 60:.1f} min, step {self.step}, {self.samples} samples: "
+                    f"v-MSE {torch.stack(errors).mean().item():.4f}, {rate:.1f} samples/s"
+                )
                 errors, said = [], now
             if now - saved > SAVE_EVERY:
                 self.save()

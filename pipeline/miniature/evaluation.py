@@ -1,6 +1,6 @@
 """How good a trained miniature is, by the judges: its kinds, scenes and colours, and that its identities differ.
 
-    svdstory miniature evaluate --out results/reference/world
+svdstory miniature evaluate --out results/reference/world
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from diffusers import StableDiffusionXLPipeline
-from svdstory.pipeline.world import KINDS, SCENE_NAMES, SETTINGS, STYLES, View, caption, draw_view
-from svdstory.pipeline.world.truth import Reading, hue_angle, identity_distance
 
-from .clip import load_clip
-from .judges import load_judge, read_pictures
-from .sheets import grid, sample_pictures, save_png, world_sheet
+from svdstory.pipeline.miniature.clip import load_clip
+from svdstory.pipeline.miniature.judges import load_judge, read_pictures
+from svdstory.pipeline.miniature.sheets import grid, sample_pictures, save_png, world_sheet
+from svdstory.pipeline.miniature.world import KINDS, SCENE_NAMES, SETTINGS, STYLES, View, caption, draw_view
+from svdstory.pipeline.miniature.world.truth import Reading, hue_angle, identity_distance
 
 SETS, SET_SIZE = 12, 4  # of the sets that identities are compared in
 
@@ -24,8 +24,11 @@ SETS, SET_SIZE = 12, 4  # of the sets that identities are compared in
 def evaluation_views(count: int) -> list[View]:
     """Views whose captions are sampled: kinds and scenes in turn, the rest at random."""
     return [
-        draw_view(np.random.default_rng((21, number)), kind=KINDS[number % len(KINDS)],
-                  scene=SCENE_NAMES[number // len(KINDS) % len(SCENE_NAMES)])
+        draw_view(
+            np.random.default_rng((21, number)),
+            kind=KINDS[number % len(KINDS)],
+            scene=SCENE_NAMES[number // len(KINDS) % len(SCENE_NAMES)],
+        )
         for number in range(count)
     ]
 
@@ -51,7 +54,8 @@ def set_prompts() -> list[str]:
     """SETS sets of SET_SIZE prompts: one kind and style a set, a scene a picture."""
     return [
         f"{STYLES[0]} a {KINDS[number % len(KINDS)]} {SETTINGS[SCENE_NAMES[(number + turn) % len(SCENE_NAMES)]]}"
-        for number in range(SETS) for turn in range(SET_SIZE)
+        for number in range(SETS)
+        for turn in range(SET_SIZE)
     ]
 
 
@@ -72,8 +76,11 @@ def evaluate(weights: Path, count: int, steps: int = 20, out: Path | None = None
     result = {
         "pictures": count,
         **agreement(views, read_pictures(judge, pictures)),
-        "plain identity distance": float(np.mean([identity_distance(readings[start:start + SET_SIZE])
-                                                  for start in range(0, len(readings), SET_SIZE)])),
+        "plain identity distance": float(
+            np.mean(
+                [identity_distance(readings[start : start + SET_SIZE]) for start in range(0, len(readings), SET_SIZE)]
+            )
+        ),
         "clip score": float(clip.score(pictures, captions).mean()),
         "seconds a picture": seconds,
     }

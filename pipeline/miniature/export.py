@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 
-from ..strict import InputError
-from .architecture import build_pipeline
-from .diffusion import Denoiser
-from .tokens import write_plain_vocabulary
+from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.miniature.architecture import build_pipeline
+from svdstory.pipeline.miniature.diffusion import Denoiser
+from svdstory.pipeline.miniature.tokens import write_plain_vocabulary
 
 LARGEST = 16 * 2**20  # bytes, of the whole folder
 
@@ -36,8 +36,10 @@ def export(vae: AutoencoderKL, denoiser: Denoiser, folder: Path) -> int:
         _load_in_fp32_unless_told(folder / name / "config.json")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if size > LARGEST:
-        raise ValueError(f"{folder}: the exported miniature has {size} bytes, at most {LARGEST} are allowed. "
-                         "Make the UNet smaller in architecture.py.")
+        raise ValueError(
+            f"{folder}: the exported miniature has {size} bytes, at most {LARGEST} are allowed. "
+            "Make the UNet smaller in architecture.py."
+        )
     return size
 
 

@@ -9,12 +9,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from svdstory.pipeline.world import KINDS, PATTERNS, SCENE_NAMES, Picture
-from svdstory.pipeline.world.truth import Reading, hue_angle, true_reading
 
-from .judges import PATCHES, Findings, Judge, read_pictures, save_judge
-from .progress import Clock, Log, learning_rate, load_checkpoint, save_atomically, seeded_weights
-from .stream import bare_scene, batches, picture, pixels
+from svdstory.pipeline.miniature.judges import PATCHES, Findings, Judge, read_pictures, save_judge
+from svdstory.pipeline.miniature.progress import (
+    Clock,
+    Log,
+    learning_rate,
+    load_checkpoint,
+    save_atomically,
+    seeded_weights,
+)
+from svdstory.pipeline.miniature.stream import bare_scene, batches, picture, pixels
+from svdstory.pipeline.miniature.world import KINDS, PATTERNS, SCENE_NAMES, Picture
+from svdstory.pipeline.miniature.world.truth import Reading, hue_angle, true_reading
 
 PEAK = 2e-3
 BATCH = 32
@@ -39,6 +46,7 @@ class Truth:
 
 def truth_of(pictures: list[Picture]) -> Truth:
     """The truth of rendered pictures as training targets."""
+
     def hues(degrees: list[int]) -> torch.Tensor:
         radians = torch.tensor(degrees, dtype=torch.float32).deg2rad()
         return torch.stack([radians.cos(), radians.sin()], dim=1)
@@ -80,8 +88,8 @@ def spoil(images: torch.Tensor, vae: AutoencoderKL, generator: torch.Generator) 
     latents = vae.encode(images[:eighth]).latent_dist.mode()
     amount = 0.35 * torch.rand(eighth, 1, 1, 1, generator=generator)
     decoded = vae.decode(latents + amount * torch.randn(latents.shape, generator=generator)).sample.clamp(-1, 1)
-    blurred = F.avg_pool2d(F.pad(images[eighth:eighth + third], (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    spoilt = torch.cat([decoded, blurred, images[eighth + third:]])
+    blurred = F.avg_pool2d(F.pad(images[eighth : eighth + third], (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    spoilt = torch.cat([decoded, blurred, images[eighth + third :]])
     noise = 0.12 * torch.rand(len(images), 1, 1, 1, generator=generator)
     contrast = 1 + 0.3 * (torch.rand(len(images), 1, 1, 1, generator=generator) - 0.5)
     return (spoilt * contrast + noise * torch.randn(images.shape, generator=generator)).clamp(-1, 1)
@@ -155,8 +163,9 @@ def _seen(readings: list[Reading]) -> float:
 
 def _spoilt(pictures: list[Picture], vae: AutoencoderKL) -> torch.Tensor:
     generator = torch.Generator().manual_seed(5)
-    return torch.cat([spoil(pixels(pictures[start:start + 64]), vae.cpu(), generator)
-                      for start in range(0, len(pictures), 64)])
+    return torch.cat(
+        [spoil(pixels(pictures[start : start + 64]), vae.cpu(), generator) for start in range(0, len(pictures), 64)]
+    )
 
 
 def _fit(judge, optimizer, vae, clock, step, file, workers, log) -> None:
@@ -167,7 +176,7 @@ def _fit(judge, optimizer, vae, clock, step, file, workers, log) -> None:
     while clock.progress < 1.0:
         if len(pool) < 8 or step % FRESH == 0:
             pictures = next(source)
-            pool = pool[-(POOL - 1):] + [(pixels(pictures), truth_of(pictures))]
+            pool = pool[-(POOL - 1) :] + [(pixels(pictures), truth_of(pictures))]
         images, truth = pool[int(torch.randint(len(pool), (1,), generator=generator))]
         mixed, patch_scene = mix_scenes(images, truth, generator)
         for group in optimizer.param_groups:
@@ -183,8 +192,24 @@ def _fit(judge, optimizer, vae, clock, step, file, workers, log) -> None:
         step += 1
         if clock.seconds > next_save:
             next_save = clock.seconds + SAVE_EVERY
-            save_atomically({"judge": judge.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
-                             "budget": clock.budget, "spent": clock.seconds}, file)
+            save_atomically(
+                {
+                    "judge": judge.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "budget": clock.budget,
+                    "spent": clock.seconds,
+                },
+                file,
+            )
             log(f"judge {clock.seconds / 60:.1f} min, step {step}: loss {loss.item():.3f}")
-    save_atomically({"judge": judge.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
-                     "budget": clock.budget, "spent": clock.budget}, file)
+    save_atomically(
+        {
+            "judge": judge.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "budget": clock.budget,
+            "spent": clock.budget,
+        },
+        file,
+    )

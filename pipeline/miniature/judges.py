@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from svdstory.pipeline.world import KINDS, PATTERNS, SCENE_NAMES
-from svdstory.pipeline.world.truth import Reading
 from torch import nn
+
+from svdstory.pipeline.miniature.world import KINDS, PATTERNS, SCENE_NAMES
+from svdstory.pipeline.miniature.world.truth import Reading
 
 WIDTHS = (24, 48, 96)
 PATCHES = 8
@@ -27,8 +28,12 @@ class _Residual(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -57,16 +62,18 @@ class Judge(nn.Module):
         first, second, third = WIDTHS
         self.fine = nn.Sequential(nn.Conv2d(3, first, 4, stride=2, padding=1), _Residual(first))
         self.middle = nn.Sequential(nn.Conv2d(first, second, 4, stride=2, padding=1), _Residual(second))
-        self.coarse = nn.Sequential(nn.Conv2d(second, third, 4, stride=2, padding=1), _Residual(third),
-                                    _Residual(third))
+        self.coarse = nn.Sequential(
+            nn.Conv2d(second, third, 4, stride=2, padding=1), _Residual(third), _Residual(third)
+        )
         self.to_middle = nn.Conv2d(third, second, 1)
         self.to_fine = nn.Conv2d(second, first, 1)
         self.mask = nn.Sequential(_Residual(first), nn.Conv2d(first, 4, 3, padding=1), nn.PixelShuffle(2))
         self.patch_scene = nn.Conv2d(third, len(SCENE_NAMES), 1)
         self.scene = nn.Linear(third, len(SCENE_NAMES))
         subject = first + second + third + MOMENTS
-        self.attributes = nn.Sequential(nn.Linear(subject, 128), nn.SiLU(),
-                                        nn.Linear(128, len(KINDS) + 2 + 2 + len(PATTERNS) + 1))
+        self.attributes = nn.Sequential(
+            nn.Linear(subject, 128), nn.SiLU(), nn.Linear(128, len(KINDS) + 2 + 2 + len(PATTERNS) + 1)
+        )
 
     def forward(self, pictures: torch.Tensor) -> Findings:
         """Pictures (B, 3, S, S) in -1..1 -> Findings."""
@@ -77,10 +84,17 @@ class Judge(nn.Module):
         mask = self.mask(fine + F.interpolate(self.to_fine(up), scale_factor=2.0))  # (B, 1, S, S)
         pooled = [_pooled(level, mask) for level in (fine, middle, coarse)]
         subject = torch.cat([*pooled, _moments(mask)], dim=1)
-        kind, body, accent, pattern, shape = self.attributes(subject).split(
-            [len(KINDS), 2, 2, len(PATTERNS), 1], dim=1)
-        return Findings(kind, self.scene(coarse.mean(dim=(2, 3))), self.patch_scene(coarse), body, accent, pattern,
-                        shape[:, 0].sigmoid(), mask[:, 0])
+        kind, body, accent, pattern, shape = self.attributes(subject).split([len(KINDS), 2, 2, len(PATTERNS), 1], dim=1)
+        return Findings(
+            kind,
+            self.scene(coarse.mean(dim=(2, 3))),
+            self.patch_scene(coarse),
+            body,
+            accent,
+            pattern,
+            shape[:, 0].sigmoid(),
+            mask[:, 0],
+        )
 
 
 def _pooled(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -129,12 +143,14 @@ def read_pictures(judge: Judge, pictures: np.ndarray) -> list[Reading]:
     """
     pictures = np.asarray(pictures)
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (64, 64, 3):
-        raise ValueError(f"read_pictures: got {pictures.dtype} {pictures.shape}, expected uint8 (N, 64, 64, 3). "
-                         "The judge knows the miniature's pictures only.")
+        raise ValueError(
+            f"read_pictures: got {pictures.dtype} {pictures.shape}, expected uint8 (N, 64, 64, 3). "
+            "The judge knows the miniature's pictures only."
+        )
     device = next(judge.parameters()).device
     readings: list[Reading] = []
     for start in range(0, len(pictures), 64):
-        chunk = torch.from_numpy(pictures[start:start + 64].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        chunk = torch.from_numpy(pictures[start : start + 64].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1.0
         readings += _readings(judge(chunk.to(device)))
     return readings
 
@@ -151,8 +167,15 @@ def _readings(found: Findings) -> list[Reading]:
     body, accent, shape = degrees(found.body), degrees(found.accent), numbers(found.shape)
     masks = (found.mask > 0).cpu().numpy()
     return [
-        Reading(kind=kind[i], scene=scene[i], patch_scene=patch_scene[i], body_hue=float(body[i]),
-                accent_hue=float(accent[i]), striped=float(pattern[i][PATTERNS.index("striped")]),
-                shape=float(shape[i]), mask=masks[i])
+        Reading(
+            kind=kind[i],
+            scene=scene[i],
+            patch_scene=patch_scene[i],
+            body_hue=float(body[i]),
+            accent_hue=float(accent[i]),
+            striped=float(pattern[i][PATTERNS.index("striped")]),
+            shape=float(shape[i]),
+            mask=masks[i],
+        )
         for i in range(len(masks))
     ]

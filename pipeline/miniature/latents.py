@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL
-from svdstory.pipeline.world import caption
 
-from .stream import batches, pixels
+from svdstory.pipeline.miniature.stream import batches, pixels
+from svdstory.pipeline.miniature.world import caption
 
 REUSE = 4  # times that a picture is drawn from the pool, on average, before it has been replaced
 
@@ -14,8 +14,16 @@ REUSE = 4  # times that a picture is drawn from the pool, on average, before it 
 class LatentPool:
     """Holds up to `capacity` latents (4, h, w) with their captions; every batch brings in new ones for old ones."""
 
-    def __init__(self, vae: AutoencoderKL, device: torch.device, batch: int, first: int, workers: int, seed: int,
-                 capacity: int = 8192):
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        device: torch.device,
+        batch: int,
+        first: int,
+        workers: int,
+        seed: int,
+        capacity: int = 8192,
+    ):
         self.vae, self.device, self.batch, self.capacity = vae, device, batch, capacity
         self.rendered = first
         self.source = batches("unet", max(1, batch // REUSE), first=first, workers=workers)

@@ -8,25 +8,40 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
-from svdstory.pipeline.world import KINDS, SCENE_NAMES, SETTINGS, STYLES, draw_view, render
 
-from .architecture import LATENT, PICTURE
+from svdstory.pipeline.miniature.architecture import LATENT, PICTURE
+from svdstory.pipeline.miniature.world import KINDS, SCENE_NAMES, SETTINGS, STYLES, draw_view, render
 
 
 @torch.no_grad()
-def sample_pictures(pipeline: StableDiffusionXLPipeline, prompts: list[str], first_seed: int = 0, steps: int = 20,
-                    guidance: float = 4.0, batch: int = 12) -> np.ndarray:
+def sample_pictures(
+    pipeline: StableDiffusionXLPipeline,
+    prompts: list[str],
+    first_seed: int = 0,
+    steps: int = 20,
+    guidance: float = 4.0,
+    batch: int = 12,
+) -> np.ndarray:
     """Plain sampling by the stock pipeline: uint8 (N, 64, 64, 3). Picture n's noise comes from seed first_seed + n."""
     pipeline.set_progress_bar_config(disable=True)
     pictures = []
     for start in range(0, len(prompts), batch):
-        chunk = prompts[start:start + batch]
-        noise = torch.stack([
-            torch.randn(4, LATENT, LATENT, generator=torch.Generator().manual_seed(first_seed + start + offset))
-            for offset in range(len(chunk))
-        ])
-        output = pipeline(prompt=chunk, latents=noise.to(pipeline.device, pipeline.dtype), num_inference_steps=steps,
-                          guidance_scale=guidance, height=PICTURE, width=PICTURE, output_type="np").images
+        chunk = prompts[start : start + batch]
+        noise = torch.stack(
+            [
+                torch.randn(4, LATENT, LATENT, generator=torch.Generator().manual_seed(first_seed + start + offset))
+                for offset in range(len(chunk))
+            ]
+        )
+        output = pipeline(
+            prompt=chunk,
+            latents=noise.to(pipeline.device, pipeline.dtype),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            height=PICTURE,
+            width=PICTURE,
+            output_type="np",
+        ).images
         pictures.append((output * 255).round().astype(np.uint8))
     return np.concatenate(pictures)
 
@@ -35,14 +50,16 @@ def sheet_prompts() -> list[str]:
     """Every kind twice, in two scenes and styles: few, because a sheet is drawn in the training's own time."""
     return [
         f"{STYLES[turn]} a {kind} {SETTINGS[SCENE_NAMES[(number + 3 * turn) % len(SCENE_NAMES)]]}"
-        for turn in range(2) for number, kind in enumerate(KINDS)
+        for turn in range(2)
+        for number, kind in enumerate(KINDS)
     ]
 
 
 def grid(pictures: np.ndarray, columns: int, zoom: int = 2) -> Image.Image:
     """Pictures (N, H, W, 3) -> one image, row by row, each pixel `zoom` times as large."""
-    rows = [np.concatenate(list(pictures[start:start + columns]), axis=1)
-            for start in range(0, len(pictures), columns)]
+    rows = [
+        np.concatenate(list(pictures[start : start + columns]), axis=1) for start in range(0, len(pictures), columns)
+    ]
     image = Image.fromarray(np.concatenate(rows))
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
 
@@ -50,9 +67,17 @@ def grid(pictures: np.ndarray, columns: int, zoom: int = 2) -> Image.Image:
 def world_sheet() -> Image.Image:
     """Kinds × scenes as the world draws them, two identities each."""
     pictures = [
-        render(draw_view(np.random.default_rng((7, row, column, turn)), kind=kind, scene=scene,
-                         style=STYLES[(row + column + turn) % len(STYLES)])).image
-        for row, kind in enumerate(KINDS) for column, scene in enumerate(SCENE_NAMES) for turn in range(2)
+        render(
+            draw_view(
+                np.random.default_rng((7, row, column, turn)),
+                kind=kind,
+                scene=scene,
+                style=STYLES[(row + column + turn) % len(STYLES)],
+            )
+        ).image
+        for row, kind in enumerate(KINDS)
+        for column, scene in enumerate(SCENE_NAMES)
+        for turn in range(2)
     ]
     return grid(np.stack(pictures), columns=2 * len(SCENE_NAMES))
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from svdstory.pipeline.world import Picture, draw_view, render
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from svdstory.pipeline.miniature.world import Picture, draw_view, render
 
 # Streams never share a picture: each purpose has its own first seed.
 SEEDS = {"vae": 11, "unet": 12, "judge": 13, "clip": 14, "held out": 99}

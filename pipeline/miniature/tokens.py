@@ -12,8 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from open_clip.tokenizer import SimpleTokenizer
-from svdstory.pipeline.world import all_captions
 from transformers import CLIPTokenizer
+
+from svdstory.pipeline.miniature.world import all_captions
 
 PROMPT_LENGTH = 32  # tokens; SDXL's 77 would cost a tenth of the training for captions of at most 16
 START, END = "<|startoftext|>", "<|endoftext|>"

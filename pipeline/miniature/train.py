@@ -14,21 +14,29 @@ from pathlib import Path
 
 import torch
 
-from ..strict import InputError
-from .autoencoder import train_decoder, train_vae
-from .clip import train_clip
-from .diffusion import DiffusionTraining, averaged_denoiser
-from .export import export, miniature
-from .judge_training import train_judge
-from .progress import Log
-from .sheets import grid, sample_pictures, save_png, sheet_prompts, world_sheet
+from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.miniature.autoencoder import train_decoder, train_vae
+from svdstory.pipeline.miniature.clip import train_clip
+from svdstory.pipeline.miniature.diffusion import DiffusionTraining, averaged_denoiser
+from svdstory.pipeline.miniature.export import export, miniature
+from svdstory.pipeline.miniature.judge_training import train_judge
+from svdstory.pipeline.miniature.progress import Log
+from svdstory.pipeline.miniature.sheets import grid, sample_pictures, save_png, sheet_prompts, world_sheet
 
 PARTS = ("vae", "unet", "decoder", "judge", "clip")
 SHARES = {"vae": 0.05, "unet": 0.77, "decoder": 0.05, "judge": 0.08, "clip": 0.05}  # of the minutes, by default
 
 
-def train(out: Path, minutes: float, resume: bool = True, device: str = "auto", batch: int | None = None,
-          workers: int | None = None, threads: int | None = None, parts: tuple[str, ...] = PARTS) -> None:
+def train(
+    out: Path,
+    minutes: float,
+    resume: bool = True,
+    device: str = "auto",
+    batch: int | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    parts: tuple[str, ...] = PARTS,
+) -> None:
     """Train `parts` in `minutes` of wall-clock time and export what is ready to `out`.
 
     The minutes are split over the asked parts in the proportion of SHARES. `batch` and `workers` (processes that
@@ -53,8 +61,7 @@ def train(out: Path, minutes: float, resume: bool = True, device: str = "auto", 
     save_png(world_sheet(), out / "sheets" / "world.png")
     vae = train_vae(state, budget["vae"], where, max(4, batch // 4), workers, log, replicas)
     if "unet" in parts:
-        _train_unet(out, DiffusionTraining(state, vae, budget["unet"], where, batch, workers, log,
-                                           replicas))
+        _train_unet(out, DiffusionTraining(state, vae, budget["unet"], where, batch, workers, log, replicas))
     if "decoder" in parts:
         vae = train_decoder(state, budget["decoder"], where, max(4, batch // 4), workers, log)
         export(vae, averaged_denoiser(state), out / "miniature")

@@ -18,12 +18,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from svdstory.jobs import attempts
-from svdstory.jobs.plan import Plan, plan_path, read_plan
-from svdstory.jobs.store import MANIFEST, Store
-
-from .cluster import Cluster, until
-from .study import Study
+from svdstory.jobs.queue import attempts
+from svdstory.jobs.study.plan import Plan, plan_path, read_plan
+from svdstory.jobs.study.store import MANIFEST, Store
+from tests.jobs.cluster import Cluster, until
+from tests.jobs.study import Study
 
 RESULTS = Path(__file__).parents[2] / "results" / "benchmarks"
 METHODS = [

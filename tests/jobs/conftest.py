@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from .cluster import Cluster, left_out, own_cluster
-from .stage import ANYWHERE, Stage, faults_file
-from .study import Study
+from tests.jobs.cluster import Cluster, left_out, own_cluster
+from tests.jobs.stage import ANYWHERE, Stage, faults_file
+from tests.jobs.study import Study
 
 
 def _bring_up(cluster: Cluster):

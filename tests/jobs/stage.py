@@ -6,8 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from .cluster import Cluster, until
-from .study import Study
+from tests.jobs.cluster import Cluster, until
+from tests.jobs.study import Study
 
 AT_ONCE = 8  # scenarios; their tasks share two cores
 ANYWHERE = "n10|n11"  # nodes that no scenario does anything to

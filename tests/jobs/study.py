@@ -11,10 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from svdstory.jobs.ledger import Submission, submissions
-from svdstory.jobs.store import Store
-
-from .cluster import Cluster, until
+from svdstory.jobs.queue.ledger import Submission, submissions
+from svdstory.jobs.study.store import Store
+from tests.jobs.cluster import Cluster, until
 
 LIGHT = Path(__file__).parent / "light"
 WORDS = ("one", "two", "three", "four", "five", "six")
@@ -137,7 +136,10 @@ class Study:
         for submission in self.submissions:
             for path in sorted(submission.folder.rglob("*")):
                 if path.suffix in (".jsonl", ".json", ".out", ".log"):
-                    lines += [f"--- {path.relative_to(self.run)}", path.read_text(encoding="utf-8", errors="replace")[-1500:]]
+                    lines += [
+                        f"--- {path.relative_to(self.run)}",
+                        path.read_text(encoding="utf-8", errors="replace")[-1500:],
+                    ]
         return "\n".join(lines)
 
     def began(self, subject: str = "") -> list[str]:

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from svdstory.jobs.experiment import Experiment
-from svdstory.jobs.plan import Plan, make_plan, write_plan
-from svdstory.jobs.store import Attempt, Store
-from svdstory.pipeline.metrics.stage import SCHEMA, score_path
+from svdstory.jobs.study.experiment import Experiment
+from svdstory.jobs.study.plan import Plan, make_plan, write_plan
+from svdstory.jobs.study.scores import SCHEMA, score_path
+from svdstory.jobs.study.store import Attempt, Store
 
-SMALL = {"sets": ("blue-bus", "red-fox"), "methods": ("sdxl", "consistory", "svd-log"), "seeds": (0, 1),
-         "scorers": ("clipscore:tiny",)}
+SMALL = {
+    "sets": ("blue-bus", "red-fox"),
+    "methods": ("sdxl", "consistory", "svd-log"),
+    "seeds": (0, 1),
+    "scorers": ("clipscore:tiny",),
+}
 
 
 def synthetic_run(run: Path, **experiment) -> Plan:
@@ -29,8 +33,18 @@ def publish(run: Path, plan: Plan, key: str) -> None:
     prompts = plan.sets[plan.units[key].set]
     files = {f"{i}.png": picture(f"{key}{i}", plan.size) for i in range(len(prompts.settings))}
     files["tensors.safetensors"] = b"masks"
-    Store(run).publish(key, files, {"images": len(files) - 1, "set": prompts.content(), "prompts": prompts.prompts,
-                                    "device": "cpu", "times": {"began": 1.0, "ended": 3.5}}, Attempt.here())
+    Store(run).publish(
+        key,
+        files,
+        {
+            "images": len(files) - 1,
+            "set": prompts.content(),
+            "prompts": prompts.prompts,
+            "device": "cpu",
+            "times": {"began": 1.0, "ended": 3.5},
+        },
+        Attempt.here(),
+    )
 
 
 def picture(name: str, size: tuple[int, int]) -> bytes:
@@ -52,12 +66,19 @@ def score(run: Path, plan: Plan, scorer: str, metrics: dict[str, float], weights
         if key in skip or not manifest.exists():
             continue
         files = json.loads(manifest.read_text())["files"]
-        values = {name: round(level + 0.1 * levels[cell.method] + 0.05 * random.Random(f"{key}{name}").random(), 6)
-                  for name, level in metrics.items()}
-        record = {"schema": SCHEMA, "key": key, "scorer": scorer, "protocol_hash": "0" * 12,
-                  "protocol": {"scorer": scorer, "embedder": "a test", "library": "none", "weights": weights},
-                  "values": values,
-                  "images": {n: f["sha256"] for n, f in files.items() if n.endswith(".png")}}
+        values = {
+            name: round(level + 0.1 * levels[cell.method] + 0.05 * random.Random(f"{key}{name}").random(), 6)
+            for name, level in metrics.items()
+        }
+        record = {
+            "schema": SCHEMA,
+            "key": key,
+            "scorer": scorer,
+            "protocol_hash": "0" * 12,
+            "protocol": {"scorer": scorer, "embedder": "a test", "library": "none", "weights": weights},
+            "values": values,
+            "images": {n: f["sha256"] for n, f in files.items() if n.endswith(".png")},
+        }
         path = score_path(run, scorer, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from svdstory.jobs.chunks import Cost, arrays, cut, guess, shares
-from svdstory.jobs.sites import load_site
-from svdstory.pipeline.strict import InputError
+from svdstory.jobs.cluster.chunks import Cost, arrays, cut, guess, shares
+from svdstory.jobs.cluster.sites import load_site
+from svdstory.pipeline.config.strict import InputError
 
 UNITS = [f"{i:024x}" for i in range(400)]
 V100 = load_site("charisma")  # 12 hours, 8 at once

@@ -4,17 +4,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from svdstory.jobs.claims import Claim, answer, claims
-from svdstory.jobs.experiment import find_experiment, read_experiment, read_methods
-from svdstory.jobs.report_tables import answer_rows
-from svdstory.jobs.statistics import Measurement, compare
+from svdstory.jobs.report.claims import Claim, answer, claims
+from svdstory.jobs.report.statistics import Measurement, compare
+from svdstory.jobs.report.tables.files import answer_rows
+from svdstory.jobs.study.experiment import find_experiment, read_experiment, read_methods
 
 AXES = {"consistency": "identity_distance", "leakage": "scene_leakage excess over sdxl"}
 
 
 def cells(metric, method, values, seeds=2):
-    return [Measurement(metric, method, f"set{s}", "", seed, value + 0.001 * seed)
-            for s, value in enumerate(values) for seed in range(seeds)]
+    return [
+        Measurement(metric, method, f"set{s}", "", seed, value + 0.001 * seed)
+        for s, value in enumerate(values)
+        for seed in range(seeds)
+    ]
 
 
 def asked(expected, axis="consistency"):
@@ -28,21 +31,27 @@ FAR = [0.90 + 0.002 * s for s in SETS]
 
 @pytest.mark.parametrize("expected, verdict", [("better", "yes"), ("worse", "no"), ("same", "no"), (None, "better")])
 def test_a_lower_distance_beyond_chance_is_better_and_answers_what_was_expected(expected, verdict):
-    found, = answer(cells("identity_distance", "a", NEAR) + cells("identity_distance", "b", FAR), AXES, asked(expected))
+    (found,) = answer(
+        cells("identity_distance", "a", NEAR) + cells("identity_distance", "b", FAR), AXES, asked(expected)
+    )
     assert (found.found, found.verdict, found.sets) == ("better", verdict, 12)
     assert found.difference.low <= found.difference.mean <= found.difference.high < 0
 
 
-@pytest.mark.parametrize("expected, verdict", [("better", "not shown"), ("same", "not contradicted"), (None, "not shown")])
+@pytest.mark.parametrize(
+    "expected, verdict", [("better", "not shown"), ("same", "not contradicted"), (None, "not shown")]
+)
 def test_what_chance_may_do_is_not_shown(expected, verdict):
     other = [value + (0.01 if s % 2 else -0.01) for s, value in enumerate(NEAR)]
-    found, = answer(cells("identity_distance", "a", NEAR) + cells("identity_distance", "b", other), AXES, asked(expected))
+    (found,) = answer(
+        cells("identity_distance", "a", NEAR) + cells("identity_distance", "b", other), AXES, asked(expected)
+    )
     assert (found.found, found.verdict) == ("same", verdict)
 
 
 def test_the_contrast_is_the_comparison_to_a_baseline_where_that_is_the_other_method():
     measured = cells("identity_distance", "a", NEAR) + cells("identity_distance", "b", FAR)
-    found, = answer(measured, AXES, asked("better"))
+    (found,) = answer(measured, AXES, asked("better"))
     known = next(c for c in compare(measured, "b") if c.group == "all")
     assert (found.difference, found.p_holm) == (known.difference, known.p)
 
@@ -70,5 +79,7 @@ def test_a_row_names_both_methods_and_the_interval_and_random_weights_have_no_ve
 
 
 def test_of_five_sets_nothing_is_said():
-    found, = answer(cells("identity_distance", "a", NEAR[:5]) + cells("identity_distance", "b", FAR[:5]), AXES, asked("better"))
+    (found,) = answer(
+        cells("identity_distance", "a", NEAR[:5]) + cells("identity_distance", "b", FAR[:5]), AXES, asked("better")
+    )
     assert found.verdict == "too few sets"

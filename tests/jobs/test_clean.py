@@ -5,13 +5,12 @@ import shutil
 
 import pytest
 
-from svdstory.jobs.clean import drafts_elsewhere, litter, remove
-from svdstory.jobs.freeze import code_name, freeze
-from svdstory.jobs.ledger import intend
-from svdstory.jobs.scheduler import SlurmError
-from svdstory.jobs.store import Attempt, Store
-
-from .pretend import element, pretend
+from svdstory.jobs.cluster.clean import drafts_elsewhere, litter, remove
+from svdstory.jobs.cluster.freeze import code_name, freeze
+from svdstory.jobs.queue.ledger import intend
+from svdstory.jobs.queue.scheduler import SlurmError
+from svdstory.jobs.study.store import Attempt, Store
+from tests.jobs.pretend import element, pretend
 
 KEY = "a" * 24
 HOST = Attempt.here().host

@@ -3,12 +3,11 @@
 import pytest
 from PIL import Image
 
-from svdstory.jobs.curate import curate, propose, write_sets
-from svdstory.jobs.places import read_study
-from svdstory.pipeline.promptset import read_sets
-from svdstory.pipeline.strict import InputError
-
-from .synthetic import score, synthetic_run
+from svdstory.jobs.report.cells import read_study
+from svdstory.jobs.report.curate import curate, propose, write_sets
+from svdstory.pipeline.config.prompt_sets import read_sets
+from svdstory.pipeline.config.strict import InputError
+from tests.jobs.synthetic import score, synthetic_run
 
 SETS = ("blue-bus", "doctor", "red-fox", "dolphin", "teapot")
 

@@ -2,21 +2,20 @@
 
 import pytest
 
-from svdstory.jobs import doctor
-from svdstory.jobs.doctor import examine_here, examine_node, judge_gpus
-from svdstory.jobs.prefetch import fetch_model
-from svdstory.jobs.scheduler import SlurmError
-from svdstory.jobs.sites import load_site
-from svdstory.pipeline.strict import InputError
-
-from .pretend import pretend
-from .study import Study
+from svdstory.jobs.cluster import doctor
+from svdstory.jobs.cluster.doctor import examine_here, examine_node, judge_gpus
+from svdstory.jobs.cluster.prefetch import fetch_model
+from svdstory.jobs.cluster.sites import load_site
+from svdstory.jobs.queue.scheduler import SlurmError
+from svdstory.pipeline.config.strict import InputError
+from tests.jobs.pretend import pretend
+from tests.jobs.study import Study
 
 V100 = {"name": "Tesla V100-SXM2-32GB", "capability": [7, 0], "memory_gb": 31.7}
 
 
 def test_a_v100_with_the_wrong_wheel_is_told_which_one_to_install_in_one_line():
-    from svdstory.pipeline.models import missing_kernels
+    from svdstory.pipeline.models.load import missing_kernels
 
     missing = missing_kernels((7, 0), ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"])
     (found,) = judge_gpus([{**V100, "missing": missing}])

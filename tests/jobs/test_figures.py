@@ -7,22 +7,30 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from svdstory.jobs.figures import FIGURES, chosen
-from svdstory.jobs.figures.heatmaps import kv_points, winners
-from svdstory.jobs.figures.material import Material
-from svdstory.jobs.figures.pictures import extreme_set
-from svdstory.jobs.figures.scatter import pareto, shares
-from svdstory.jobs.findings import find
-from svdstory.jobs.labels import LANGUAGES, WORDS, method_label, metric_label
-from svdstory.jobs.places import read_study
-from svdstory.jobs.reduce import file_names, pack_path, reduce
-from svdstory.pipeline.methods import expand, shipped_entries
-from svdstory.pipeline.strict import InputError
+from svdstory.jobs.report.cells import read_study
+from svdstory.jobs.report.figures import FIGURES, chosen
+from svdstory.jobs.report.figures.heatmaps import kv_points, winners
+from svdstory.jobs.report.figures.material import Material
+from svdstory.jobs.report.figures.pictures import extreme_set
+from svdstory.jobs.report.figures.scatter import pareto, shares
+from svdstory.jobs.report.findings import find
+from svdstory.jobs.report.labels import LANGUAGES, WORDS, method_label, metric_label
+from svdstory.jobs.report.reduce import file_names, pack_path, reduce
+from svdstory.pipeline.config.methods import expand, shipped_entries
+from svdstory.pipeline.config.strict import InputError
+from tests.jobs.synthetic import score, synthetic_run
 
-from .synthetic import score, synthetic_run
-
-METHODS = ("sdxl", "consistory", "consistory-same-latent", "consistory-dropout", "unmasked", "svd-fraction",
-           "svd-kv", "svd-log", "svd-log2")
+METHODS = (
+    "sdxl",
+    "consistory",
+    "consistory-same-latent",
+    "consistory-dropout",
+    "unmasked",
+    "svd-fraction",
+    "svd-kv",
+    "svd-log",
+    "svd-log2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +43,10 @@ def run(tmp_path_factory):
     score(run, plan, "background", {"background": 0.2})
     (run / "spectra").mkdir()
     decay = (1600 * np.arange(1, 201.0) ** -1.2).astype(np.float32)
-    save_file({f"{m}.{layer}.{step}": decay / (1 + step) for m in "kv" for layer in (24, 41, 59) for step in (1, 5)},
-              run / "spectra" / "unit.safetensors")
+    save_file(
+        {f"{m}.{layer}.{step}": decay / (1 + step) for m in "kv" for layer in (24, 41, 59) for step in (1, 5)},
+        run / "spectra" / "unit.safetensors",
+    )
     return run, plan, reduce(run)
 
 
@@ -57,13 +67,15 @@ def test_every_figure_is_there_for_looking_and_for_latex(run):
 
 
 def test_the_same_run_gives_the_same_bytes(material):
-    from svdstory.jobs.figures.style import files
+    from svdstory.jobs.report.figures.style import files
+
     for name in ("leakage", "comparison"):
         assert files(FIGURES[name].draw(material)) == files(FIGURES[name].draw(material))
 
 
 def test_labels_can_be_russian(run, material):
-    from svdstory.jobs.figures.style import plt
+    from svdstory.jobs.report.figures.style import plt
+
     figure = FIGURES["leakage"].draw(Material(material.study, material.findings, material.packs, "ru"))
     assert figure.axes[0].get_xlabel() == "Доля сохранённых сингулярных чисел"
     plt.close(figure)

@@ -2,14 +2,18 @@
 
 from PIL import Image
 
-from svdstory.jobs.grids import Grid, Row, cell_size, draw_grid, fitted, font, wrap
+from svdstory.jobs.report.grids import Grid, Row, cell_size, draw_grid, fitted, font, wrap
 
 
 def grid(rows: int, columns: int = 4, groups: int = 1, shape=(1024, 1024)) -> Grid:
     square = Image.new("RGB", (64, 64 * shape[1] // shape[0]), "teal")
-    return Grid("A photo of a fox …", tuple(f"… place {c}" for c in range(columns)),
-                tuple(f"seed {g}" for g in range(groups)),
-                tuple(Row(f"method-{r}", ([square] * columns,) * groups) for r in range(rows)), shape)
+    return Grid(
+        "A photo of a fox …",
+        tuple(f"… place {c}" for c in range(columns)),
+        tuple(f"seed {g}" for g in range(groups)),
+        tuple(Row(f"method-{r}", ([square] * columns,) * groups) for r in range(rows)),
+        shape,
+    )
 
 
 def test_few_methods_get_large_cells_and_45_methods_stay_under_eight_thousand_pixels():

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from svdstory.jobs import ledger
-from svdstory.jobs.attempts import TaskAttempt
-from svdstory.jobs.ledger import Submission, intend, submissions
-from svdstory.jobs.store import Attempt, Store
-
-from .pretend import element, pretend
+from svdstory.jobs.queue import ledger
+from svdstory.jobs.queue.attempts import TaskAttempt
+from svdstory.jobs.queue.ledger import Submission, intend, submissions
+from svdstory.jobs.study.store import Attempt, Store
+from tests.jobs.pretend import element, pretend
 
 
 def test_of_two_launchers_one_takes_the_number_and_the_other_leaves_nothing(tmp_path):

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from svdstory.jobs.experiment import Experiment
-from svdstory.jobs.measurements import higher_is_better, read_measurements, relative_to_plain
-from svdstory.jobs.plan import make_plan
-from svdstory.jobs.store import Attempt, Store
-from svdstory.pipeline.metrics.stage import image_hashes, write_score
+from svdstory.jobs.report.measurements import higher_is_better, read_measurements, relative_to_plain
+from svdstory.jobs.study.experiment import Experiment
+from svdstory.jobs.study.plan import make_plan
+from svdstory.jobs.study.scores import image_hashes, write_score
+from svdstory.jobs.study.store import Attempt, Store
 
 
 class Fixed:
@@ -33,8 +33,13 @@ def store(tmp_path, plan):
     store = Store(tmp_path)
     for number, planned in enumerate(plan.cells[:3]):
         store.publish(planned.key, {"0.png": b"0" * (number + 1), "1.png": b"1"}, {"images": 2}, Attempt.here())
-        write_score(store.run, planned.key, Fixed("background"), image_hashes(store.manifest(planned.key)),
-                    {"background": 0.5 + number / 10, "background_pairs": [0.5]})
+        write_score(
+            store.run,
+            planned.key,
+            Fixed("background"),
+            image_hashes(store.manifest(planned.key)),
+            {"background": 0.5 + number / 10, "background_pairs": [0.5]},
+        )
     store.record_failure(plan.cells[3].key, "out of memory", "...", Attempt.here())
     return store
 
@@ -45,8 +50,12 @@ def values(measured, metric="background"):
 
 def test_every_planned_cell_has_a_number_or_a_cause(plan, store):
     found = values(read_measurements(plan, store, ["background"]))
-    assert found == [("sdxl", 0, 0.5, ""), ("sdxl", 1, 0.6, ""), ("unmasked", 0, 0.7, ""),
-                     ("unmasked", 1, None, "out of memory")]
+    assert found == [
+        ("sdxl", 0, 0.5, ""),
+        ("sdxl", 1, 0.6, ""),
+        ("unmasked", 0, 0.7, ""),
+        ("unmasked", 1, None, "out of memory"),
+    ]
 
 
 def test_leakage_beyond_plain_sampling_keeps_the_hole(plan, store):
@@ -58,16 +67,22 @@ def test_leakage_beyond_plain_sampling_keeps_the_hole(plan, store):
 
 def test_numbers_of_another_protocol_are_never_mixed_in(plan, store):
     key = plan.cells[2].key
-    write_score(store.run, key, Fixed("background", "random (no weights staged)"), image_hashes(store.manifest(key)),
-                {"background": 0.99})
+    write_score(
+        store.run,
+        key,
+        Fixed("background", "random (no weights staged)"),
+        image_hashes(store.manifest(key)),
+        {"background": 0.99},
+    )
     measured = read_measurements(plan, store, ["background"])
     assert values(measured)[2] == ("unmasked", 0, None, "scored under another protocol")
     assert measured.protocols["background"]["weights"] == "ab" * 32
 
 
 def test_numbers_of_other_images_do_not_count(plan, store):
-    write_score(store.run, plan.cells[0].key, Fixed("background"), {"0.png": "other", "1.png": "other"},
-                {"background": 0.99})
+    write_score(
+        store.run, plan.cells[0].key, Fixed("background"), {"0.png": "other", "1.png": "other"}, {"background": 0.99}
+    )
     assert values(read_measurements(plan, store, ["background"]))[0][3] == "images changed since they were scored"
 
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from svdstory.jobs import page as page_module
-from svdstory.jobs.reduce import reduce
-from svdstory.jobs.store import Attempt, Store
-from svdstory.pipeline.metrics.stage import score_path
+from svdstory.jobs.report import page as page_module
+from svdstory.jobs.report.reduce import reduce
+from svdstory.jobs.study.scores import score_path
+from svdstory.jobs.study.store import Attempt, Store
+from tests.jobs.synthetic import score, synthetic_run
 
-from .synthetic import score, synthetic_run
-
-ROUNDED_TWICE = 0.29252   # 0.293; by way of 0.2925, which a float is a little less than, 0.292
+ROUNDED_TWICE = 0.29252  # 0.293; by way of 0.2925, which a float is a little less than, 0.292
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (pip install selenium)")
 
@@ -27,8 +26,12 @@ def browser():
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         if os.getuid() != 0 or not shutil.which("apt-get"):
             pytest.skip("no chromium and chromedriver here, and not root to install them with apt")
-        done = subprocess.run("apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver",
-                              shell=True, capture_output=True, text=True)
+        done = subprocess.run(
+            "apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver",
+            shell=True,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             pytest.skip(f"apt could not install chromium: {done.stderr[-200:]}")
     options = webdriver.ChromeOptions()
@@ -48,11 +51,17 @@ def run(tmp_path_factory):
     run = tmp_path_factory.mktemp("page") / "run"
     run.mkdir()
     hostile = run / "hostile.yaml"
-    hostile.write_text("name: '</script><script>window.broken=1</script>'\nstyle: A <b>photo</b> of\n"
-                       "subject: a fox & \"hound\"\nconcept: fox\nwhy: \"<img src=x onerror='window.broken=1'>\"\n"
-                       "settings: [in <i>snow</i>, 'in ''sand''']\n")
-    plan = synthetic_run(run, sets=("blue-bus", "red-fox", str(hostile)),
-                         methods=("sdxl", "consistory", "svd-log", "svd-log2"), seeds=(0, 1))
+    hostile.write_text(
+        "name: '</script><script>window.broken=1</script>'\nstyle: A <b>photo</b> of\n"
+        'subject: a fox & "hound"\nconcept: fox\nwhy: "<img src=x onerror=\'window.broken=1\'>"\n'
+        "settings: [in <i>snow</i>, 'in ''sand''']\n"
+    )
+    plan = synthetic_run(
+        run,
+        sets=("blue-bus", "red-fox", str(hostile)),
+        methods=("sdxl", "consistory", "svd-log", "svd-log2"),
+        seeds=(0, 1),
+    )
     score(run, plan, "clipscore:tiny", {"clipscore": 0.7})
     score(run, plan, "dreamsim", {"dreamsim_subject": 0.4})
     for key in (c.key for c in plan.cells if c.method == "sdxl"):
@@ -83,6 +92,7 @@ def load(browser, path: Path) -> None:
 
 def wait(browser, script: str) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
+
     WebDriverWait(browser, 30).until(lambda driver: driver.execute_script(script), script)
 
 
@@ -96,6 +106,7 @@ def texts(browser, selector: str) -> list[str]:
 
 def press(browser, key: str) -> None:
     from selenium.webdriver import ActionChains, Keys
+
     ActionChains(browser).send_keys(getattr(Keys, key)).perform()
 
 
@@ -108,7 +119,7 @@ def test_nothing_is_asked_of_the_network(page):
 def test_rows_are_methods_and_both_seeds_stand_side_by_side(page):
     labels = [text.split("\n")[0] for text in texts(page, "#rows .label")]
     assert labels == ["SDXL", "ConsiStory", "SVD log", "SVD log²"]
-    assert len(page.find_elements("css selector", "#rows .cell img")) == 7 * 3      # one of 8 cells is a hole
+    assert len(page.find_elements("css selector", "#rows .cell img")) == 7 * 3  # one of 8 cells is a hole
     assert page.execute_script("return [...document.querySelectorAll('#rows img')].every(i => i.naturalWidth > 0)")
 
 
@@ -118,6 +129,7 @@ def test_a_hole_says_its_cause(page):
 
 def test_sets_change_by_choice_button_and_key(page):
     from selenium.webdriver.support.ui import Select
+
     Select(page.find_element("id", "set")).select_by_visible_text("red-fox")
     wait(page, "return document.querySelector('#about-set b').textContent.includes('fox')")
     page.find_element("id", "previous").click()
@@ -137,6 +149,7 @@ def test_methods_and_seeds_can_be_chosen(page):
 
 def test_hovering_tells_the_numbers(page):
     from selenium.webdriver import ActionChains
+
     ActionChains(page).move_to_element(page.find_element("css selector", "#rows .cell")).perform()
     tip = page.find_element("id", "tip").text
     assert "A photo of a blue bus driving down the street" in tip and "seed 0" in tip
@@ -148,8 +161,10 @@ def test_a_click_enlarges_with_the_command_that_makes_it_again(page):
     wait(page, "return document.getElementById('large-image').naturalWidth === 128")
     assert "/units/" in page.find_element("id", "large-image").get_attribute("src")
     command = page.find_element("css selector", "#large code").text
-    assert command.startswith("svdstory run synthetic.yaml --model tiny --steps 12 --size 128x128 --dtype float32 "
-                              "--sets blue-bus --methods sdxl --seeds 0 --out again-")
+    assert command.startswith(
+        "svdstory run synthetic.yaml --model tiny --steps 12 --size 128x128 --dtype float32 "
+        "--sets blue-bus --methods sdxl --seeds 0 --out again-"
+    )
     press(page, "ARROW_RIGHT")
     assert "in the desert" in page.find_element("id", "large-text").text
     press(page, "ESCAPE")
@@ -161,13 +176,14 @@ def test_the_table_can_be_sorted_and_shows_groups(page):
     first = texts(page, "#table tbody tr td:first-child")
     page.find_element("css selector", "#table thead th:nth-child(2) button").click()
     page.find_element("css selector", "#table thead th:nth-child(2) button").click()
-    assert texts(page, "#table tbody tr td:first-child") == first[::-1]      # consistency worsens with the method
+    assert texts(page, "#table tbody tr td:first-child") == first[::-1]  # consistency worsens with the method
 
 
 def test_the_table_says_what_the_report_says(page, run):
     table = (run / "report" / "report.md").read_text().partition("| method |")[2].partition("\n\n")[0].splitlines()[2:]
-    reported, shown = ([re.findall(r"[\d.]+ \[[\d., ]*\]", row) for row in rows]
-                       for rows in (table, texts(page, "#table tbody tr")))
+    reported, shown = (
+        [re.findall(r"[\d.]+ \[[\d., ]*\]", row) for row in rows] for rows in (table, texts(page, "#table tbody tr"))
+    )
     assert reported[0][0].startswith("0.293 [") and shown == reported
     row = page.execute_script("return numberCell([0.6, 0.5, 0.7, -0.0004, -0.0006, 0.2, null], 1).outerHTML")
     assert ">+0.000<" in row and "[−0.001, +0.200]" in row
@@ -181,8 +197,9 @@ def test_names_of_users_are_text_not_markup(page):
 
 
 def test_a_phones_width_is_enough(page):
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
-                         {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True})
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    )
     try:
         assert page.execute_script("return document.documentElement.scrollWidth") <= 390
         assert page.find_element("css selector", "#rows .cell img").size["width"] > 90
@@ -192,8 +209,9 @@ def test_a_phones_width_is_enough(page):
 
 def test_dark_is_dark(page):
     try:
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia",
-                             {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
+        page.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+        )
         assert page.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(23, 22, 21)"
     finally:
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
@@ -203,8 +221,11 @@ def test_the_page_alone_still_shows_its_thumbnails(browser, run, tmp_path):
     shutil.copy(run / "report" / "index.html", tmp_path / "mailed.html")
     load(browser, tmp_path / "mailed.html")
     browser.find_element("css selector", "#rows .cell").click()
-    wait(browser, "return document.getElementById('large-image').src.startsWith('data:') && "
-                  "document.getElementById('large-image').naturalWidth > 0")
+    wait(
+        browser,
+        "return document.getElementById('large-image').src.startsWith('data:') && "
+        "document.getElementById('large-image').naturalWidth > 0",
+    )
 
 
 def test_a_large_run_loads_a_sets_thumbnails_when_it_is_chosen(browser, run, tmp_path, monkeypatch):

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from svdstory.jobs.scheduler import share_of_units
-from svdstory.pipeline.strict import InputError
-
-from .pretend import pretend
+from svdstory.jobs.queue.scheduler import share_of_units
+from svdstory.pipeline.config.strict import InputError
+from tests.jobs.pretend import pretend
 
 SCRIPTS = Path(__file__).parents[2] / "slurm"
 

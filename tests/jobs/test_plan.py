@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from svdstory.jobs.cli import memory_lines
-from svdstory.jobs.experiment import Experiment, find_experiment, read_experiment
-from svdstory.jobs.plan import make_plan, plan_path, read_plan, write_plan
-from svdstory.pipeline.methods import Method, SpectralFilter, expand, named, shipped_entries
-from svdstory.pipeline.promptset import find_sets, read_sets
-from svdstory.pipeline.strict import InputError, parse
+from svdstory.jobs.cli.app import memory_lines
+from svdstory.jobs.study.experiment import Experiment, find_experiment, read_experiment
+from svdstory.jobs.study.plan import make_plan, plan_path, read_plan, write_plan
+from svdstory.pipeline.config.methods import Method, SpectralFilter, expand, named, shipped_entries
+from svdstory.pipeline.config.prompt_sets import find_sets, read_sets
+from svdstory.pipeline.config.strict import InputError, parse
 
 FOX = """style: A photo of
 subject: a red fox
@@ -32,20 +32,25 @@ def keys(plan):
 
 def test_keys_do_not_depend_on_names_order_or_comments(tmp_path):
     one = plan_of(tmp_path)
-    other = "# a comment\nsettings: [in the snow, at the beach, in a city]\nwhy: other words\nconcept: [fox]\n" \
-            "subject: a red fox\nstyle: A photo of\norigin: curated\n"
+    other = (
+        "# a comment\nsettings: [in the snow, at the beach, in a city]\nwhy: other words\nconcept: [fox]\n"
+        "subject: a red fox\nstyle: A photo of\norigin: curated\n"
+    )
     assert keys(plan_of(tmp_path, other, name="renamed")) == keys(one)
 
 
-@pytest.mark.parametrize("change", [{"steps": 7}, {"seeds": [1]}, {"guidance": 4.0}, {"size": [128, 192]},
-                                    {"scheduler": "euler"}])
+@pytest.mark.parametrize(
+    "change", [{"steps": 7}, {"seeds": [1]}, {"guidance": 4.0}, {"size": [128, 192]}, {"scheduler": "euler"}]
+)
 def test_keys_change_with_everything_that_changes_pixels(tmp_path, change):
     assert not set(keys(plan_of(tmp_path))) & set(keys(plan_of(tmp_path, **change)))
 
 
 def test_exact_filters_are_other_units_of_filtered_methods_alone(tmp_path):
-    within, exact = ({cell.method: cell.key for cell in plan_of(tmp_path, methods=["consistory", "svd-log"], **chosen).cells}
-                     for chosen in ({}, {"exact_filter": True}))
+    within, exact = (
+        {cell.method: cell.key for cell in plan_of(tmp_path, methods=["consistory", "svd-log"], **chosen).cells}
+        for chosen in ({}, {"exact_filter": True})
+    )
     assert within["consistory"] == exact["consistory"] and within["svd-log"] != exact["svd-log"]
 
 
@@ -68,22 +73,30 @@ def test_every_shipped_method_is_possible():
     assert all(expand(name) for name in shipped_entries())
 
 
-@pytest.mark.parametrize("switches, message", [
-    (dict(mask_dropout=0.5, extended_attention="unmasked", n_anchors=2), "needs extended_attention: masked"),
-    (dict(filter_k=SpectralFilter(keep_top=3)), "needs extended_attention"),
-    (dict(extended_attention="masked"), "need n_anchors of at least 1"),
-    (dict(n_anchors=2), "would do nothing"),
-    (dict(reference="random"), "needs extended_attention"),
-])
+@pytest.mark.parametrize(
+    "switches, message",
+    [
+        (dict(mask_dropout=0.5, extended_attention="unmasked", n_anchors=2), "needs extended_attention: masked"),
+        (dict(filter_k=SpectralFilter(keep_top=3)), "needs extended_attention"),
+        (dict(extended_attention="masked"), "need n_anchors of at least 1"),
+        (dict(n_anchors=2), "would do nothing"),
+        (dict(reference="random"), "needs extended_attention"),
+    ],
+)
 def test_impossible_methods_are_refused(switches, message):
     with pytest.raises(ValueError, match=message):
         Method(**switches)
 
 
-@pytest.mark.parametrize("filter_, message", [
-    ({}, "empty filter"), ({"keep_top": 3, "keep_energy": 0.9}, "exclude each other"),
-    ({"reweight": "exp"}, "alpha belongs to reweight: exp"), ({"keep_fraction": 1.5}, "less than or equal to 1"),
-])
+@pytest.mark.parametrize(
+    "filter_, message",
+    [
+        ({}, "empty filter"),
+        ({"keep_top": 3, "keep_energy": 0.9}, "exclude each other"),
+        ({"reweight": "exp"}, "alpha belongs to reweight: exp"),
+        ({"keep_fraction": 1.5}, "less than or equal to 1"),
+    ],
+)
 def test_impossible_filters_are_refused(filter_, message):
     with pytest.raises(ValueError, match=message):
         SpectralFilter(**filter_)
@@ -122,8 +135,11 @@ def test_part_of_a_word_is_not_the_subject(tmp_path):
 
 def test_long_prompt_names_the_words_that_would_be_cut(tmp_path):
     long = FOX.replace("in a city", "in a city" + " very" * 68 + " red scarf")
-    with pytest.raises(InputError, match=r'prompt set fox, prompt 3: prompt has 81 tokens, the model reads 77: '
-                                         r'"very very red scarf" would be cut'):
+    with pytest.raises(
+        InputError,
+        match=r"prompt set fox, prompt 3: prompt has 81 tokens, the model reads 77: "
+        r'"very very red scarf" would be cut',
+    ):
         plan_of(tmp_path, long)
 
 
@@ -150,14 +166,23 @@ def test_benchmark_file_with_192_sets_runs_unchanged(tmp_path):
     for superclass in ("animals", "humans", "inanimate objects"):
         lines.append(f"{superclass}:")
         for i in range(64):
-            lines += ["  - style: A photo of", f"    subject: a dog number {i} among {superclass}", "    concept_token: [dog]",
-                      "    settings: [in the park, at home, on a boat, in the rain, on a sofa]"]
+            lines += [
+                "  - style: A photo of",
+                f"    subject: a dog number {i} among {superclass}",
+                "    concept_token: [dog]",
+                "    settings: [in the park, at home, on a boat, in the rain, on a sofa]",
+            ]
     (tmp_path / "benchmark.yaml").write_text("\n".join(lines))
     sets = read_sets(tmp_path / "benchmark.yaml")
     assert len(sets) == 192 and len({s.name for s in sets}) == 192
-    plan = make_plan("b", parse(Experiment, {"sets": ["benchmark.yaml"], "methods": ["consistory"], "model": "tiny"},
-                                "b"), tmp_path)
-    assert len(plan.units) == 192 and {s.group for s in plan.sets.values()} == {"animals", "humans", "inanimate-objects"}
+    plan = make_plan(
+        "b", parse(Experiment, {"sets": ["benchmark.yaml"], "methods": ["consistory"], "model": "tiny"}, "b"), tmp_path
+    )
+    assert len(plan.units) == 192 and {s.group for s in plan.sets.values()} == {
+        "animals",
+        "humans",
+        "inanimate-objects",
+    }
 
 
 def test_plan_is_written_once_and_a_changed_one_is_added(tmp_path):
@@ -169,17 +194,23 @@ def test_plan_is_written_once_and_a_changed_one_is_added(tmp_path):
 
 
 def test_planning_does_not_import_torch():
-    code = ("import sys; from svdstory.jobs.cli import app; from svdstory.jobs import experiment, plan\n"
-            "p = experiment.find_experiment('report')\n"
-            "plan.make_plan('report', experiment.read_experiment(p, model='tiny'), p.parent)\n"
-            "sys.exit('torch' in sys.modules)")
+    code = (
+        "import sys; from svdstory.jobs.cli import app; from svdstory.jobs.study import experiment, plan\n"
+        "p = experiment.find_experiment('report')\n"
+        "plan.make_plan('report', experiment.read_experiment(p, model='tiny'), p.parent)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_sets_and_methods_of_a_users_own_can_be_chosen_by_name_and_make_the_same_units(tmp_path):
     (tmp_path / "mine.yaml").write_text("style: A photo of\nsubject: a red fox\nconcept: fox\nsettings: [a, b]\n")
-    content = {"sets": ["./mine.yaml", "blue-bus"], "model": "tiny", "seeds": [0],
-               "methods": ["sdxl", {"name": "mine", "base": "unmasked", "sweep": {"filter.keep_top": [1, 4]}}]}
+    content = {
+        "sets": ["./mine.yaml", "blue-bus"],
+        "model": "tiny",
+        "seeds": [0],
+        "methods": ["sdxl", {"name": "mine", "base": "unmasked", "sweep": {"filter.keep_top": [1, 4]}}],
+    }
     experiment = parse(Experiment, content, "test")
     whole = make_plan("test", experiment, tmp_path)
     one = make_plan("test", experiment, tmp_path, sets=["mine"], methods=["mine-4", "consistory"])

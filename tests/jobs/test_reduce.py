@@ -11,17 +11,19 @@ import sys
 import pytest
 from PIL import Image
 
-from svdstory.jobs.places import read_study
-from svdstory.jobs.reduce import file_names, reduce
-from svdstory.jobs.store import Attempt, Store
-from svdstory.pipeline.strict import InputError
-
-from .synthetic import publish, score, synthetic_run
+from svdstory.jobs.report.cells import read_study
+from svdstory.jobs.report.reduce import file_names, reduce
+from svdstory.jobs.study.store import Attempt, Store
+from svdstory.pipeline.config.strict import InputError
+from tests.jobs.synthetic import publish, score, synthetic_run
 
 
 def content(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
-            if p.is_file() and p.name[0] != "."}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name[0] != "."
+    }
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +86,21 @@ def test_missing_failed_and_corrupt_units_are_holes_with_their_cause(whole, run)
     (store.folder(short) / "1.png").write_bytes(b"cut off")
     whole_file = store.folder(changed) / "0.png"
     whole_file.write_bytes(whole_file.read_bytes()[:-20] + b"x" * 20)
-    shutil.rmtree(run / "cache")                       # what reduce has seen before, it does not read again
+    shutil.rmtree(run / "cache")  # what reduce has seen before, it does not read again
     result = reduce(run)
     assert not result.complete
     assert "12 cells: 8 done, 1 failed (1 out of memory), 1 missing, 2 corrupt" in result.summary
     rows = {row["unit"]: row for row in csv.DictReader(io.StringIO((run / "report/metrics.csv").read_text()))}
-    assert [rows[key]["state"] for key in (missing, failed, short, changed)] == ["missing", "failed", "corrupt",
-                                                                                 "corrupt"]
+    assert [rows[key]["state"] for key in (missing, failed, short, changed)] == [
+        "missing",
+        "failed",
+        "corrupt",
+        "corrupt",
+    ]
     assert rows[short]["missing_because"].startswith("1.png: 7 bytes, expected")
     assert rows[changed]["missing_because"] == "0.png: content differs from its sha256"
     assert rows[changed]["value"] == ""
-    assert reduce(run).counts == result.counts          # it does not forget the damage that it saw
+    assert reduce(run).counts == result.counts  # it does not forget the damage that it saw
 
 
 def test_a_unit_made_later_changes_only_its_sets_grid(whole, run):
@@ -135,7 +141,7 @@ def test_random_weights_are_said_in_the_notes(tmp_path):
 def test_a_crash_leaves_the_present_report_as_it_was(whole, run, monkeypatch):
     shutil.rmtree(Store(run).folder(next(iter(whole[1].units))))
     before = content(run / "report")
-    monkeypatch.setattr("svdstory.jobs.reduce.metrics_csv", lambda study: 1 / 0)
+    monkeypatch.setattr("svdstory.jobs.report.reduce.metrics_csv", lambda study: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         reduce(run)
     assert content(run / "report") == before
@@ -145,8 +151,9 @@ def test_a_crash_leaves_the_present_report_as_it_was(whole, run, monkeypatch):
 def test_a_full_disk_is_one_clear_message(whole, run, monkeypatch):
     def full(study):
         raise OSError(errno.ENOSPC, "No space left on device")
+
     shutil.rmtree(Store(run).folder(next(iter(whole[1].units))))
-    monkeypatch.setattr("svdstory.jobs.reduce.metrics_csv", full)
+    monkeypatch.setattr("svdstory.jobs.report.reduce.metrics_csv", full)
     with pytest.raises(InputError, match="cannot be written .No space left on device."):
         reduce(run)
 
@@ -176,7 +183,7 @@ def test_a_report_that_a_killed_reduce_had_moved_away_comes_back(whole, run):
 def test_a_pack_whose_bytes_are_damaged_is_made_anew(whole, run):
     pack = next((run / "cache" / "thumbnails").glob("*.zip"))
     damaged = bytearray(pack.read_bytes())
-    damaged[60:200] = bytes(140)                                    # of the first thumbnail; its directory is whole
+    damaged[60:200] = bytes(140)  # of the first thumbnail; its directory is whole
     pack.write_bytes(damaged)
     shutil.rmtree(run / "report")
     reduce(run)
@@ -198,7 +205,8 @@ def test_names_that_users_gave_become_safe_and_distinct_file_names(whole, tmp_pa
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.yaml").write_text(
             f"name: '{ {'a': '../Fox', 'b': 'fox', 'c': 'FOX!'}[name] }'\n"
-            "style: A photo of\nsubject: a fox\nconcept: fox\nsettings: [in snow, in sand]\n")
+            "style: A photo of\nsubject: a fox\nconcept: fox\nsettings: [in snow, in sand]\n"
+        )
     sets = tuple(str(tmp_path / f"{name}.yaml") for name in "abc")
     synthetic_run(tmp_path / "run", sets=sets, methods=("sdxl",), seeds=(0,))
     assert list(file_names(read_study(tmp_path / "run")).values()) == ["fox", "fox-2", "fox-3"]

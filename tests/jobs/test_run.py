@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .study import report_of
+from tests.jobs.study import report_of
 
 EXPERIMENT = """sets: [fox.yaml]
 methods: [sdxl, consistory, svd-log]
@@ -26,8 +26,14 @@ def command(*words) -> list[str]:
 
 
 def start(folder: Path, out: Path, **options) -> subprocess.Popen:
-    return subprocess.Popen(command("run", folder / "small.yaml", "--out", out), cwd=folder, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen(
+        command("run", folder / "small.yaml", "--out", out),
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
 
 
 def units_of(out: Path) -> dict[str, str]:
@@ -75,6 +81,7 @@ def test_units_hold_no_more_than_images_and_two_files(undisturbed):
 
 def test_images_tell_how_they_were_made(undisturbed):
     from PIL import Image
+
     image = Image.open(next(undisturbed.glob("units/*/*/1.png")))
     assert image.text["prompt"] == "A photo of a red fox at the beach" and image.text["seed"] == "0"
     assert image.text["method"] in ("sdxl", "consistory", "svd-log") and "noise" in image.text["note"]
@@ -105,8 +112,11 @@ def test_run_killed_in_the_middle_of_sampling_goes_on_where_it_was(folder, undis
     again.communicate(timeout=300)
     assert again.returncode == 0
     assert units_of(out) == units_of(undisturbed) and report_of(out) == report_of(undisturbed)
-    assert all(p.stat().st_mtime_ns == done[p.parent.name] for p in out.glob("units/*/*/manifest.json")
-               if p.parent.name in done)
+    assert all(
+        p.stat().st_mtime_ns == done[p.parent.name]
+        for p in out.glob("units/*/*/manifest.json")
+        if p.parent.name in done
+    )
     assert not list((out / "tmp").iterdir())
 
 
@@ -120,14 +130,19 @@ def test_two_runs_at_once_into_one_folder_end_with_one_result(folder, undisturbe
 
 def test_one_unit_alone_has_the_same_pixels_as_in_the_whole_study(folder, undisturbed):
     out = folder / "alone"
-    done = subprocess.run(command("run", folder / "small.yaml", "--methods", "svd-log", "--out", out), cwd=folder,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        command("run", folder / "small.yaml", "--methods", "svd-log", "--out", out),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert units_of(out).items() <= units_of(undisturbed).items()
 
 
 def test_damaged_units_are_holes_in_the_report_and_are_made_again(folder, undisturbed):
     import shutil
+
     out = folder / "damaged"
     shutil.copytree(undisturbed, out)
     first, second, _ = sorted(out.glob("units/*/*"))
@@ -143,9 +158,13 @@ def test_damaged_units_are_holes_in_the_report_and_are_made_again(folder, undist
     assert subprocess.run(command("verify", out, "--deep"), capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("options, message", [
-    ("ro", "cannot be written (Read-only file system)"), ("size=16k", "Free some space or choose another folder"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("ro", "cannot be written (Read-only file system)"),
+        ("size=16k", "Free some space or choose another folder"),
+    ],
+)
 def test_output_folder_that_is_read_only_or_too_small_is_refused_before_sampling(folder, tmp_path, options, message):
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a tmpfs")
@@ -153,15 +172,17 @@ def test_output_folder_that_is_read_only_or_too_small_is_refused_before_sampling
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], check=True)
     try:
-        done = subprocess.run(command("run", folder / "small.yaml", "--out", disk / "run"), cwd=folder,
-                              capture_output=True, text=True)
+        done = subprocess.run(
+            command("run", folder / "small.yaml", "--out", disk / "run"), cwd=folder, capture_output=True, text=True
+        )
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_bad_input_is_one_message_and_exit_status_two(folder):
-    done = subprocess.run(command("run", folder / "small.yaml", "--methods", "consistori"), cwd=folder,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        command("run", folder / "small.yaml", "--methods", "consistori"), cwd=folder, capture_output=True, text=True
+    )
     assert done.returncode == 2 and not (folder / "results").exists()
     assert done.stderr.startswith("svdstory: unknown method 'consistori' (did you mean 'consistory'?)")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from svdstory.jobs.sites import load_site, shipped_sites
-from svdstory.pipeline.strict import InputError
+from svdstory.jobs.cluster.sites import load_site, shipped_sites
+from svdstory.pipeline.config.strict import InputError
 
 
 def profile(tmp_path, text):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from .cluster import own_cluster, unchanged_for, until
-from .stage import Act, overlapping
+from tests.jobs.cluster import own_cluster, unchanged_for, until
+from tests.jobs.stage import Act, overlapping
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import shutil
 import signal
 import subprocess
 
-from .cluster import until
-from .stage import Act, overlapping
+from tests.jobs.cluster import until
+from tests.jobs.stage import Act, overlapping
 
 
 def began_more_than_once(study) -> list[str]:
@@ -71,7 +71,7 @@ def test_the_time_limit_requeues_a_task_that_goes_on_where_it_was(act: Act):
 
 
 def _turns(submission):
-    from svdstory.jobs import attempts
+    from svdstory.jobs.queue import attempts
 
     return attempts.read(submission.folder)
 
@@ -211,7 +211,7 @@ def test_source_and_prompts_edited_after_submit_change_nothing(act: Act):
         capture_output=True,
     )
     act.fault("source and prompts edited while tasks wait")
-    for module in ("pipeline/worker.py", "jobs/task.py", "jobs/store.py"):
+    for module in ("jobs/node/worker.py", "jobs/node/task.py", "jobs/study/store.py"):
         (source / "svdstory" / module).write_text("raise SystemExit('edited')\n")
     study.write_prompts("one", ["by the sea", "on the moon"])
     study.release()
@@ -239,7 +239,7 @@ def test_a_unit_that_runs_out_of_gpu_memory_or_gives_nan_or_hits_a_bug_leaves_th
 
 
 def unit_of(study, word: str) -> str:
-    from svdstory.jobs.plan import plan_path, read_plan
+    from svdstory.jobs.study.plan import plan_path, read_plan
 
     plan = read_plan(plan_path(study.run))
     return next(key for key, cell in plan.units.items() if cell.set == word)

@@ -1,8 +1,8 @@
 """Faults of nodes and of the scheduler itself on a real Slurm."""
 
-from .cluster import until
-from .stage import Act, overlapping
-from .test_slurm_faults import began_more_than_once, node_of
+from tests.jobs.cluster import until
+from tests.jobs.stage import Act, overlapping
+from tests.jobs.test_slurm_faults import began_more_than_once, node_of
 
 ONE_A_NODE = {"cpus": 5}  # of eight: two do not fit; what this leaves is for the others' small tasks
 

@@ -6,12 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from svdstory.jobs.plan import plan_path, read_plan
-from svdstory.jobs.store import Store
-
-from .cluster import until
-from .stage import Act, overlapping
-from .study import Study
+from svdstory.jobs.study.plan import plan_path, read_plan
+from svdstory.jobs.study.store import Store
+from tests.jobs.cluster import until
+from tests.jobs.stage import Act, overlapping
+from tests.jobs.study import Study
 
 SCRIPTS = Path(__file__).parents[2] / "slurm"
 

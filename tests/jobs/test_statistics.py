@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from svdstory.jobs.statistics import Measurement, bootstrap, compare, excess, holm, summarise, wilcoxon
+from svdstory.jobs.report.statistics import Measurement, bootstrap, compare, excess, holm, summarise, wilcoxon
 
 
 def cells(method, values, metric="clipscore", group="good", first=0):
     """values: one list of seeds' numbers for each set."""
-    return [Measurement(metric, method, f"set{first + s}", group, seed, value, "" if value is not None else "timeout")
-            for s, seeds in enumerate(values) for seed, value in enumerate(seeds)]
+    return [
+        Measurement(metric, method, f"set{first + s}", group, seed, value, "" if value is not None else "timeout")
+        for s, seeds in enumerate(values)
+        for seed, value in enumerate(seeds)
+    ]
 
 
 def only(items, **wanted):

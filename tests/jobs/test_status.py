@@ -2,16 +2,15 @@
 
 import pytest
 
-from svdstory.jobs.experiment import Experiment
-from svdstory.jobs.ledger import intend, submissions
-from svdstory.jobs.plan import Plan, make_plan, write_plan
-from svdstory.jobs.scheduler import SlurmError
-from svdstory.jobs.sites import load_site
-from svdstory.jobs.status import status
-from svdstory.jobs.store import MANIFEST, Attempt, Store
-from svdstory.jobs.submit import submit_missing
-
-from .pretend import element, pretend
+from svdstory.jobs.cluster.sites import load_site
+from svdstory.jobs.cluster.status import status
+from svdstory.jobs.cluster.submit import submit_missing
+from svdstory.jobs.queue.ledger import intend, submissions
+from svdstory.jobs.queue.scheduler import SlurmError
+from svdstory.jobs.study.experiment import Experiment
+from svdstory.jobs.study.plan import Plan, make_plan, write_plan
+from svdstory.jobs.study.store import MANIFEST, Attempt, Store
+from tests.jobs.pretend import element, pretend
 
 QUEUED = {"sbatch": "echo Submitted batch job 99", "scancel": "exit 0"}
 ABSENT = dict.fromkeys(("srun", "scontrol", "sacct"), "exit 1")

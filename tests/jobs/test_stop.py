@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from .pretend import pretend
+from tests.jobs.pretend import pretend
 
 GIVE_BACK = """
 from svdstory.jobs.stop import Stop
@@ -19,14 +19,21 @@ Stop(6.0, {requeue}, closing).give_back()
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
     """Gives back attempt 1 of job 17_3, where squeue prints `told`; returns what scontrol was asked, and the log."""
+
     def give_back(told: str, requeue: bool = True, closing: str = "pass") -> tuple[list[str], str]:
         calls = tmp_path / "calls"
         pretend(monkeypatch, tmp_path / "bin", squeue=told, scontrol=f'echo "$@" >> {calls}')
         environment = {**os.environ, "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3", "SLURM_RESTART_COUNT": "1"}
-        done = subprocess.run([sys.executable, "-c", GIVE_BACK.format(closing=closing, requeue=requeue)],
-                              env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", GIVE_BACK.format(closing=closing, requeue=requeue)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.returncode == 75
         return calls.read_text().splitlines() if calls.exists() else [], done.stdout + done.stderr
+
     return give_back
 
 
@@ -34,9 +41,16 @@ def test_an_attempt_that_slurm_runs_is_queued_again_by_its_own_element(asked):
     assert asked("echo RUNNING 1")[0] == ["requeue 17_3"]
 
 
-@pytest.mark.parametrize("told", ["echo RUNNING 2", "echo CANCELLED 1", "echo PENDING 2",
-                                  "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1"],
-                         ids=["runs elsewhere", "cancelled", "queued already", "gone"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        "echo RUNNING 2",
+        "echo CANCELLED 1",
+        "echo PENDING 2",
+        "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1",
+    ],
+    ids=["runs elsewhere", "cancelled", "queued already", "gone"],
+)
 def test_a_job_that_is_no_longer_this_attempts_is_left_alone_and_it_is_said(asked, told):
     calls, log = asked(told)
     assert calls == [] and "svdstory submit" in log

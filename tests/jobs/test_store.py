@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from svdstory.jobs import store as store_module
-from svdstory.jobs.store import Attempt, Store
+from svdstory.jobs.study import store as store_module
+from svdstory.jobs.study.store import Attempt, Store
 
 KEY = "ab" + "0" * 22
 FILES = {"0.png": b"first", "1.png": b"second"}
@@ -37,12 +36,15 @@ def test_second_attempt_verifies_the_first_and_discards_its_own(tmp_path):
     assert store.manifest(KEY)["by"] == "first" and not list((tmp_path / "tmp").iterdir())
 
 
-@pytest.mark.parametrize("damage, problem", [
-    (lambda f: (f / "0.png").write_bytes(b"fir"), "0.png: 3 bytes, expected 5"),
-    (lambda f: (f / "manifest.json").write_text('{"files": {"0.pn'), "manifest unreadable"),
-    (lambda f: (f / "1.png").unlink(), "1.png: No such file"),
-    (lambda f: (f / "manifest.json").unlink(), "no manifest"),
-])
+@pytest.mark.parametrize(
+    "damage, problem",
+    [
+        (lambda f: (f / "0.png").write_bytes(b"fir"), "0.png: 3 bytes, expected 5"),
+        (lambda f: (f / "manifest.json").write_text('{"files": {"0.pn'), "manifest unreadable"),
+        (lambda f: (f / "1.png").unlink(), "1.png: No such file"),
+        (lambda f: (f / "manifest.json").unlink(), "no manifest"),
+    ],
+)
 def test_damaged_unit_is_not_finished_and_is_set_aside_when_made_again(tmp_path, damage, problem):
     store = Store(tmp_path)
     store.publish(KEY, FILES, {}, ATTEMPT)
@@ -62,7 +64,7 @@ def test_changed_content_of_the_same_size_is_found_by_a_deep_look(tmp_path):
 PUBLISH = """
 import os, signal, sys
 from pathlib import Path
-from svdstory.jobs import store
+from svdstory.jobs.study import store
 calls, at = 0, int(sys.argv[2])
 def counted(function):
     def call(*args, **kwargs):
@@ -76,8 +78,8 @@ os.fsync, os.rename, os.open = counted(os.fsync), counted(os.rename), counted(os
 Path.open, Path.mkdir = counted(Path.open), counted(Path.mkdir)
 s = store.Store(Path(sys.argv[1]))
 s.sweep()
-s.publish("%s", {"0.png": b"first", "1.png": b"second"}, {}, store.Attempt.here())
-""" % KEY
+s.publish("KEY", {"0.png": b"first", "1.png": b"second"}, {}, store.Attempt.here())
+""".replace("KEY", KEY)
 
 
 def test_sigkill_at_each_step_of_publishing_leaves_a_whole_unit_or_none(tmp_path):
@@ -99,8 +101,10 @@ def test_sigkill_at_each_step_of_publishing_leaves_a_whole_unit_or_none(tmp_path
 
 def test_concurrent_publishers_end_with_one_unit(tmp_path):
     store, mine = Store(tmp_path), []
-    threads = [threading.Thread(target=lambda n=n: mine.append(
-        store.publish(KEY, FILES, {}, Attempt("local", 0, "here", n)))) for n in range(8)]
+    threads = [
+        threading.Thread(target=lambda n=n: mine.append(store.publish(KEY, FILES, {}, Attempt("local", 0, "here", n))))
+        for n in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -117,8 +121,11 @@ def test_failures_are_kept_with_their_cause(tmp_path):
 
 def test_sweep_spares_the_living_and_other_hosts(tmp_path):
     here = Attempt.here()
-    names = [f"{KEY}.{here}", f"{KEY}.{Attempt('local', 0, 'elsewhere', 999_999_999)}",
-             f"{KEY}.{Attempt('local', 0, here.host, 999_999_999)}"]
+    names = [
+        f"{KEY}.{here}",
+        f"{KEY}.{Attempt('local', 0, 'elsewhere', 999_999_999)}",
+        f"{KEY}.{Attempt('local', 0, here.host, 999_999_999)}",
+    ]
     for name in names:
         (tmp_path / "tmp" / name).mkdir(parents=True)
     assert Store(tmp_path).sweep() == [names[2]]
@@ -149,7 +156,7 @@ def test_a_damaged_unit_that_cannot_be_moved_aside_is_an_error_not_an_endless_lo
 
 def test_a_number_that_is_taken_in_corrupt_is_passed_over(tmp_path):
     store = Store(tmp_path)
-    for damaged in range(3):
+    for _damaged in range(3):
         store.publish(KEY, FILES, {}, ATTEMPT)
         (store.folder(KEY) / "1.png").unlink()
     store.publish(KEY, FILES, {}, ATTEMPT)

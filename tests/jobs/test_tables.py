@@ -3,18 +3,36 @@
 import csv
 import io
 
-from svdstory.jobs.statistics import Measurement, compare, summarise
-from svdstory.jobs.tables import escape, statistics_rows, to_csv, to_latex
+from svdstory.jobs.report.statistics import Measurement, compare, summarise
+from svdstory.jobs.report.tables.rows import escape, statistics_rows, to_csv, to_latex
 
-PROTOCOLS = {"clipscore": {"scorer": "clipscore", "embedder": "clip ViT-B-32-quickgelu", "weights": "ab12" * 16,
-                           "library": "open_clip_torch 3.3.0", "preprocessing": "bicubic 224", "background": "whole"}}
+PROTOCOLS = {
+    "clipscore": {
+        "scorer": "clipscore",
+        "embedder": "clip ViT-B-32-quickgelu",
+        "weights": "ab12" * 16,
+        "library": "open_clip_torch 3.3.0",
+        "preprocessing": "bicubic 224",
+        "background": "whole",
+    }
+}
 
 
 def measured(missing=False):
     values = {"sdxl": [0.7, 0.6, 0.8], "svd_log&5%": [0.75, 0.66, 0.83]}
-    return [Measurement("clipscore", method, f"set{i}", "good", 0, None if missing and i == 1 else value,
-                        "out of memory" if missing and i == 1 else "")
-            for method, numbers in values.items() for i, value in enumerate(numbers)]
+    return [
+        Measurement(
+            "clipscore",
+            method,
+            f"set{i}",
+            "good",
+            0,
+            None if missing and i == 1 else value,
+            "out of memory" if missing and i == 1 else "",
+        )
+        for method, numbers in values.items()
+        for i, value in enumerate(numbers)
+    ]
 
 
 def rows(missing=False):

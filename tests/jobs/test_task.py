@@ -3,11 +3,11 @@
 import threading
 import time
 
-from svdstory.jobs import attempts
-from svdstory.jobs.attempts import TaskAttempt
-from svdstory.jobs.ledger import intend
-from svdstory.jobs.store import Attempt, Store
-from svdstory.jobs.task import Progress, is_barren, wait_for_late_units
+from svdstory.jobs.node.task import Progress, is_barren, wait_for_late_units
+from svdstory.jobs.queue import attempts
+from svdstory.jobs.queue.attempts import TaskAttempt
+from svdstory.jobs.queue.ledger import intend
+from svdstory.jobs.study.store import Attempt, Store
 
 KEY = "a" * 24
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .test_spectral import real_like
+from tests.pipeline.test_spectral import real_like
 
 
 @pytest.fixture(scope="module", params=[(400, 272), (272, 320)], ids=["T>C", "T<C"])

@@ -5,13 +5,12 @@ import json
 import pytest
 import torch
 
-from svdstory.pipeline.attention import Call
 from svdstory.pipeline.bench import drift, full_size, memory, record, spectral, step
-from svdstory.pipeline.methods import SpectralFilter, named
-from svdstory.pipeline.sampler import begin_step
-from svdstory.pipeline.spectral import spectrum
-
-from . import reference
+from svdstory.pipeline.config.methods import SpectralFilter, named
+from svdstory.pipeline.sampling.attention import Call
+from svdstory.pipeline.sampling.sampler import begin_step
+from svdstory.pipeline.spectral.exact import spectrum
+from tests.pipeline import reference
 
 torch.set_num_threads(1)
 
@@ -43,8 +42,9 @@ def test_drift_is_what_it_says(monkeypatch):
 def test_moved_tells_a_turn_from_a_growth():
     """Sides that turn by 0.1 / √2 each leave the singular values as they are; twice the matrix turns nothing."""
     first, second = spectral.drifting((300, 280), 0.1, 2, "cpu")
-    turned, grown = (drift.moved(drift._leading(first[0].double()), drift._leading(a[0].double()))
-                     for a in (second, 2 * first))
+    turned, grown = (
+        drift.moved(drift._leading(first[0].double()), drift._leading(a[0].double())) for a in (second, 2 * first)
+    )
     assert turned == pytest.approx((0.1, 0, 0.1 / 2**0.5), rel=0.2, abs=1e-5)
     assert grown == pytest.approx((1, 1, 0), abs=1e-5)
 
@@ -58,10 +58,10 @@ def test_the_miniatures_drift_is_recorded_in_every_layer_that_attends_to_anchors
 def test_followed_counts_what_is_alive_and_not_the_weights():
     layer = torch.nn.Linear(256, 256, bias=False, device="meta")
     with torch.no_grad(), memory.Followed(layer) as followed:
-        x = torch.empty(10, 256, device="meta")     # 10 KiB
-        y = layer(x)                                # and 10 more
+        x = torch.empty(10, 256, device="meta")  # 10 KiB
+        y = layer(x)  # and 10 more
         del x
-        z = y + 1                                   # and 10 in place of the first
+        z = y + 1  # and 10 in place of the first
     assert followed.peak == 20 * 1024
     assert followed.now == 20 * 1024
     del y, z
@@ -69,7 +69,7 @@ def test_followed_counts_what_is_alive_and_not_the_weights():
 
 
 def test_the_steps_that_are_timed_do_what_their_columns_say():
-    call = Call(named("consistory-no-attention"), seed=0, halves=2)      # masks need a UNet; blending, injection don't
+    call = Call(named("consistory-no-attention"), seed=0, halves=2)  # masks need a UNet; blending, injection don't
     seen = {}
     for at in (step.BLENDED, step.INJECTED, step.EXTENDED):
         begin_step(call, at, step.STEPS, matches="matches")

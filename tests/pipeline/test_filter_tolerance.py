@@ -3,10 +3,10 @@
 import torch
 
 from svdstory.pipeline.bench import full_size
-from svdstory.pipeline.methods import named
-from svdstory.pipeline.sampler import Conditioning, sample
-from svdstory.pipeline.spectral_bank import TOLERANCE, SpectralBank
-from svdstory.pipeline.tiny import build_tiny
+from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.models.tiny import build_tiny
+from svdstory.pipeline.sampling.sampler import Conditioning, sample
+from svdstory.pipeline.spectral.bank import TOLERANCE, SpectralBank
 
 torch.set_num_threads(1)
 
@@ -32,15 +32,29 @@ def test_filters_wrong_by_the_tolerance_change_no_pixel_by_a_quarter_of_a_grey_l
         return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)))
 
     time_ids = torch.tensor([side, side, 0, 0, side, side]).float()
-    conditioning = Conditioning(drawn(images, 77, 64), drawn(images, 32), drawn(images, 77, 64), drawn(images, 32),
-                                time_ids, torch.full((images, 1), 5))
+    conditioning = Conditioning(
+        drawn(images, 77, 64),
+        drawn(images, 32),
+        drawn(images, 77, 64),
+        drawn(images, 32),
+        time_ids,
+        torch.full((images, 1), 5),
+    )
 
     def picture():
-        latents = sample(pipe.unet, pipe.scheduler, conditioning, named("svd-log"), seed=0, steps=10, guidance=5.0,
-                         latents=full_size.latents(images, side)).latents
+        latents = sample(
+            pipe.unet,
+            pipe.scheduler,
+            conditioning,
+            named("svd-log"),
+            seed=0,
+            steps=10,
+            guidance=5.0,
+            latents=full_size.latents(images, side),
+        ).latents
         return pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample.clamp(-1, 1) * 127.5
 
     right = picture()
-    monkeypatch.setattr("svdstory.pipeline.sampler.SpectralBank", OffByTheTolerance)
+    monkeypatch.setattr("svdstory.pipeline.sampling.sampler.SpectralBank", OffByTheTolerance)
     change = (picture() - right).abs().max()
     assert 0 < change < 0.25

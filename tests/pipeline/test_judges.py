@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from svdstory.pipeline.miniature import WEIGHTS
 from svdstory.pipeline.miniature.clip import WorldClip, build_clip, contrastive_loss, load_clip, retrieval, save_clip
 from svdstory.pipeline.miniature.judge_training import judge_errors, judge_loss, mix_scenes, truth_of
 from svdstory.pipeline.miniature.judges import Judge, load_judge, read_pictures, save_judge
 from svdstory.pipeline.miniature.stream import bare_scene, picture, pixels
-from svdstory.pipeline.world import SCENE_NAMES
-from svdstory.pipeline.world.truth import background_leakage, background_weight, true_reading
-
+from svdstory.pipeline.miniature.world import SCENE_NAMES
+from svdstory.pipeline.miniature.world.truth import background_leakage, background_weight, true_reading
 
 
 def held_out(count):
@@ -95,7 +95,7 @@ def test_open_clips_model_pools_the_text_at_its_end_whatever_follows():
     ends = tokens.argmax(dim=1)
     assert tokens[torch.arange(2), ends].tolist() == [clip.tokenizer.eos_token_id] * 2
     longer = tokens.clone()
-    longer[0, ends[0] + 1:] = 7
+    longer[0, ends[0] + 1 :] = 7
     with torch.no_grad():
         assert torch.allclose(clip.model.encode_text(tokens)[0], clip.model.encode_text(longer)[0], atol=1e-5)
 
@@ -126,8 +126,7 @@ def test_the_shipped_judge_sees_half_a_background_that_is_another_ones():
     judge = load_judge(WEIGHTS / "judges")
     scenes = ["desert", "night city"]
     clean, mixed = (
-        background_leakage(read_pictures(judge, np.stack([first, other.image])), scenes)
-        for first in (one.image, leaky)
+        background_leakage(read_pictures(judge, np.stack([first, other.image])), scenes) for first in (one.image, leaky)
     )
     weight = background_weight(one.mask)
     expected = weight[:, :4].sum() / weight.sum() / 2
@@ -146,11 +145,16 @@ def test_of_a_picture_without_a_subject_the_judge_is_asked_its_scene_and_its_emp
     patch_scene = torch.nn.functional.one_hot(truth.scene, len(SCENE_NAMES)).float()[:, :, None, None]
     patch_scene = patch_scene.expand(-1, -1, 8, 8)
     loss = judge_loss(found, truth, patch_scene)
-    moved = replace(found, kind=found.kind + torch.tensor([0.0, 0, 0, 1])[:, None] * torch.randn(6), shape=found.shape
-                    + torch.tensor([0.0, 0, 0, 1]))
+    moved = replace(
+        found,
+        kind=found.kind + torch.tensor([0.0, 0, 0, 1])[:, None] * torch.randn(6),
+        shape=found.shape + torch.tensor([0.0, 0, 0, 1]),
+    )
     assert torch.equal(judge_loss(moved, truth, patch_scene), loss)
-    assert judge_loss(replace(found, mask=found.mask + torch.tensor([0.0, 0, 0, 3])[:, None, None]), truth,
-                      patch_scene) > loss
+    assert (
+        judge_loss(replace(found, mask=found.mask + torch.tensor([0.0, 0, 0, 3])[:, None, None]), truth, patch_scene)
+        > loss
+    )
 
 
 def test_the_shipped_judge_sees_no_subject_where_there_is_none():

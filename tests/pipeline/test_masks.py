@@ -3,15 +3,20 @@ import torch
 from diffusers.models.attention_processor import Attention
 from skimage.filters import threshold_otsu
 
-from svdstory.pipeline.attention import Call, RecordingCrossAttention
-from svdstory.pipeline.masks import SubjectMasks, otsu
-from svdstory.pipeline.methods import Method
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.sampling.attention import Call, RecordingCrossAttention
+from svdstory.pipeline.sampling.masks import SubjectMasks, otsu
 
 
 def test_batched_otsu_is_skimages():
     rng = np.random.default_rng(0)
-    rows = [rng.normal(size=1024), np.concatenate([rng.normal(0, 1, 700), rng.normal(6, 1, 324)]),
-            rng.exponential(size=1024) * 1e-4, np.repeat([0.1, 0.9], 512), rng.integers(0, 5, 1024).astype(float)]
+    rows = [
+        rng.normal(size=1024),
+        np.concatenate([rng.normal(0, 1, 700), rng.normal(6, 1, 324)]),
+        rng.exponential(size=1024) * 1e-4,
+        np.repeat([0.1, 0.9], 512),
+        rng.integers(0, 5, 1024).astype(float),
+    ]
     rows = np.stack(rows).astype(np.float32)
     got = otsu(torch.from_numpy(rows)).numpy()
     for row, threshold in zip(rows, got):

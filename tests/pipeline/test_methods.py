@@ -2,7 +2,7 @@
 
 import pytest
 
-from svdstory.pipeline.methods import Method, SpectralFilter, named
+from svdstory.pipeline.config.methods import Method, SpectralFilter, named
 
 
 def test_a_filter_that_would_act_at_step_0_alone_is_refused():
@@ -15,4 +15,4 @@ def test_a_filter_that_would_act_at_step_0_alone_is_refused():
 def test_query_blending_without_anything_to_blend_is_refused():
     with pytest.raises(ValueError, match="query_blending would do nothing"):
         Method(query_blending=True)
-    assert named("consistory-no-attention").query_blending      # pulls back what injection changes
+    assert named("consistory-no-attention").query_blending  # pulls back what injection changes

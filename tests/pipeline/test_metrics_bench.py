@@ -2,8 +2,8 @@
 
 import pytest
 
-from svdstory.pipeline.metrics.bench import time_scorer
-from svdstory.pipeline.strict import InputError
+from svdstory.jobs.bench.scoring import time_scorer
+from svdstory.pipeline.config.strict import InputError
 
 
 @pytest.mark.parametrize("name", ["world", "clipscore:miniature", "layout:tiny", "clip-i:tiny"])

@@ -7,14 +7,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.metrics import staging
 from svdstory.pipeline.metrics.cache import EmbeddingCache
-from svdstory.pipeline.metrics.clip import ARCHITECTURE
+from svdstory.pipeline.metrics.clip_embedder import ARCHITECTURE
 from svdstory.pipeline.metrics.consistency import Consistency
 from svdstory.pipeline.metrics.random_weights import fill_randomly
 from svdstory.pipeline.metrics.registry import load_scorer
 from svdstory.pipeline.metrics.scorer import RANDOM, UnitImages
-from svdstory.pipeline.strict import InputError
 
 PROMPTS = ["A photo of a blue bus in the desert", "A photo of a blue bus driving down the street"]
 
@@ -119,5 +119,6 @@ def test_batching_over_units_gives_the_same_numbers_as_one_by_one():
     units = [UnitImages(pictures(2, seed=s), PROMPTS, "s") for s in range(3)]
     together = load_scorer("clipscore:tiny", batch=4).score_many(units)
     for unit, values in zip(units, together):
-        np.testing.assert_allclose(values["clipscore_images"],
-                                   load_scorer("clipscore:tiny").score(unit)["clipscore_images"], atol=1e-5)
+        np.testing.assert_allclose(
+            values["clipscore_images"], load_scorer("clipscore:tiny").score(unit)["clipscore_images"], atol=1e-5
+        )

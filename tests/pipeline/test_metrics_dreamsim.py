@@ -9,13 +9,13 @@ from dreamsim.feature_extraction.vision_transformer import vit_base
 from PIL import Image
 from safetensors.torch import load_file
 
+from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.metrics import staging
 from svdstory.pipeline.metrics.dino import CHECKPOINT
 from svdstory.pipeline.metrics.dreamsim_embedder import DreamSimEmbedder
 from svdstory.pipeline.metrics.random_dreamsim import ALPHA, RANK, write_random_dreamsim
 from svdstory.pipeline.metrics.registry import load_scorer
 from svdstory.pipeline.metrics.scorer import RANDOM, UnitImages
-from svdstory.pipeline.strict import InputError
 
 
 def pictures(count):
@@ -34,6 +34,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def scorer(folder):
     with pytest.MonkeyPatch.context() as patch:
+
         def refuse(*arguments, **named):
             raise AssertionError("a worker must not open a connection")
 
@@ -82,8 +83,7 @@ def test_an_adapter_that_does_not_fit_is_an_error_not_a_silent_no_op(folder, tmp
 
     lora = tmp_path / "dino_vitb16_single_lora"
     lora.mkdir()
-    (lora / "adapter_config.json").write_text(
-        (folder / "dreamsim" / lora.name / "adapter_config.json").read_text())
+    (lora / "adapter_config.json").write_text((folder / "dreamsim" / lora.name / "adapter_config.json").read_text())
     save_file({"base_model.model.elsewhere.lora_A.weight": torch.ones(2)}, lora / "adapter_model.safetensors")
     with pytest.raises(InputError, match="was not applied to 12 layers"):
         DreamSimEmbedder("dino_vitb16", tmp_path, "sha").embed(pictures(1))

@@ -9,9 +9,9 @@ from svdstory.pipeline.metrics.cache import EmbeddingCache
 from svdstory.pipeline.metrics.consistency import Consistency, pairwise_cosines
 from svdstory.pipeline.metrics.dino import GRID
 from svdstory.pipeline.metrics.layout import displacement, token_masks
+from svdstory.pipeline.metrics.regions import background_only, filled, subject_only, upsampled
 from svdstory.pipeline.metrics.registry import load_scorer
 from svdstory.pipeline.metrics.scorer import UnitImages
-from svdstory.pipeline.metrics.views import background_only, filled, subject_only, upsampled
 
 LEFT = np.repeat([[True] * 8 + [False] * 8], 16, axis=0)  # 16 × 16 cells, subject on the left
 
@@ -34,7 +34,7 @@ class MeanColour:
 def halves(left, right, size=64):
     """A picture of two colours."""
     pixels = np.zeros((size, size, 3), np.uint8)
-    pixels[:, :size // 2], pixels[:, size // 2:] = left, right
+    pixels[:, : size // 2], pixels[:, size // 2 :] = left, right
     return Image.fromarray(pixels)
 
 
@@ -136,7 +136,7 @@ def test_a_picture_shifted_by_three_cells_is_displaced_by_three_cells():
     tokens = orthogonal_tokens().reshape(GRID, GRID, -1)
     shifted = np.roll(tokens, 3, axis=1).reshape(GRID * GRID, -1)
     stays = np.zeros((GRID, GRID), bool)
-    stays[:, :GRID - 3] = True  # what is not wrapped around
+    stays[:, : GRID - 3] = True  # what is not wrapped around
     everything = np.ones(GRID * GRID, bool)
     assert displacement(tokens.reshape(GRID * GRID, -1), shifted, stays.ravel(), everything) == pytest.approx(3 / GRID)
 

@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from safetensors.numpy import save
 
-from svdstory.jobs.store import Attempt, Store
+from svdstory.jobs.node.scoring import load_unit, score_units, score_with_each
+from svdstory.jobs.study.scores import read_score, score_path
+from svdstory.jobs.study.store import Attempt, Store
+from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.metrics.cache import EmbeddingCache
 from svdstory.pipeline.metrics.precision import full_precision
 from svdstory.pipeline.metrics.registry import load_scorer
-from svdstory.pipeline.metrics.stage import load_unit, read_score, score_path, score_units, score_with_each
-from svdstory.pipeline.strict import InputError
 
 
 def publish(store, key, seed, images=2, masks=True):
@@ -29,8 +30,11 @@ def publish(store, key, seed, images=2, masks=True):
         square = np.zeros((images, 8, 8), np.uint8)
         square[:, 2:6, 2:6] = 1
         files["tensors.safetensors"] = save({"masks": square})
-    manifest = {"set": {"name": "s", "subject": "a bus"}, "prompts": [f"a bus {i}" for i in range(images)],
-                "images": images}
+    manifest = {
+        "set": {"name": "s", "subject": "a bus"},
+        "prompts": [f"a bus {i}" for i in range(images)],
+        "images": images,
+    }
     store.publish(key, files, manifest, Attempt("local", 0, "here", seed))
 
 

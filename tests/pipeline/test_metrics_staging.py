@@ -7,12 +7,16 @@ import zipfile
 
 import pytest
 
+from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.metrics import staging
 from svdstory.pipeline.metrics.names import NAMES, metric_name, parts
-from svdstory.pipeline.strict import InputError
 
-INSIDE = {"clip_vitb32_pretrain.pth.tar": b"backbone", "clip_vitb32_single_lora/adapter_config.json": b"{}",
-          "clip_vitb32_single_lora/adapter_model.bin": b"adapter", "../outside": b"never unpacked"}
+INSIDE = {
+    "clip_vitb32_pretrain.pth.tar": b"backbone",
+    "clip_vitb32_single_lora/adapter_config.json": b"{}",
+    "clip_vitb32_single_lora/adapter_model.bin": b"adapter",
+    "../outside": b"never unpacked",
+}
 
 
 @pytest.fixture
@@ -34,8 +38,9 @@ def release(tmp_path, monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(staging, "DREAMSIM", f"http://127.0.0.1:{server.server_port}/release.zip")
-    monkeypatch.setitem(staging.DREAMSIM_FILES, "clip_vitb32",
-                        staging._dreamsim("clip_vitb32", ["clip_vitb32_pretrain.pth.tar"]))
+    monkeypatch.setitem(
+        staging.DREAMSIM_FILES, "clip_vitb32", staging._dreamsim("clip_vitb32", ["clip_vitb32_pretrain.pth.tar"])
+    )
     yield served
     server.shutdown()
     server.server_close()
@@ -61,8 +66,9 @@ def test_a_source_that_lacks_a_file_is_named(release, tmp_path):
 
 def test_without_network_the_error_names_source_and_places(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setitem(staging.DREAMSIM_FILES, "clip_vitb32",
-                        [staging.WeightFile("dreamsim/a.pth", "http://127.0.0.1:9/a.pth")])
+    monkeypatch.setitem(
+        staging.DREAMSIM_FILES, "clip_vitb32", [staging.WeightFile("dreamsim/a.pth", "http://127.0.0.1:9/a.pth")]
+    )
     with pytest.raises(InputError, match="http://127.0.0.1:9/a.pth could not be fetched") as error:
         staging.stage("dreamsim:clip_vitb32", tmp_path)
     assert str(tmp_path / "dreamsim/a.pth") in str(error.value) and "login node" in str(error.value)

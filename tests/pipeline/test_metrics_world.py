@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from svdstory.pipeline.metrics.ground_truth import World, kind_of, scenes_of
 from svdstory.pipeline.metrics.registry import load_scorer
 from svdstory.pipeline.metrics.scorer import UnitImages
-from svdstory.pipeline.metrics.world import World, kind_of, scenes_of
 from svdstory.pipeline.miniature.judges import Judge, load_judge, read_pictures, save_judge
-from svdstory.pipeline.world import SETTINGS, draw_identity, draw_view, render, truth
+from svdstory.pipeline.miniature.world import SETTINGS, draw_identity, draw_view, render, truth
 
 PROMPTS = ["A photo of a gift box in the snow", "A photo of a gift box under the sea"]
 
@@ -26,8 +26,9 @@ def scorer(tmp_path_factory):
 
 def unit(count=2):
     rng = np.random.default_rng(0)
-    pictures = [Image.fromarray(render(draw_view(rng, kind="gift box", scene=scene)).image)
-                for scene in ("snow", "sea")[:count]]
+    pictures = [
+        Image.fromarray(render(draw_view(rng, kind="gift box", scene=scene)).image) for scene in ("snow", "sea")[:count]
+    ]
     return UnitImages(pictures, PROMPTS[:count], "a gift box")
 
 
@@ -52,9 +53,11 @@ def test_kind_and_scenes_are_read_from_subject_and_prompts():
 
 def test_sets_outside_the_world_and_pictures_of_another_size_get_no_numbers(scorer):
     images = list(unit().images)
-    outside = [UnitImages(images, PROMPTS, "a doctor"),
-               UnitImages(images, [PROMPTS[0], "a gift box at the cafe"], "a gift box"),
-               UnitImages([image.resize((128, 128)) for image in images], PROMPTS, "a gift box")]
+    outside = [
+        UnitImages(images, PROMPTS, "a doctor"),
+        UnitImages(images, [PROMPTS[0], "a gift box at the cafe"], "a gift box"),
+        UnitImages([image.resize((128, 128)) for image in images], PROMPTS, "a gift box"),
+    ]
     found = scorer.score_many([outside[0], unit(), *outside[1:]])
     assert found[0] == found[2] == found[3] == {}
     assert found[1] == scorer.score(unit())

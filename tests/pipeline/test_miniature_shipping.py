@@ -3,19 +3,24 @@
 import json
 
 import pytest
+
+from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.miniature import WEIGHTS
 from svdstory.pipeline.miniature.evaluation import SET_SIZE, SETS, agreement, evaluate, evaluation_views, set_prompts
 from svdstory.pipeline.miniature.export import ship
-from svdstory.pipeline.strict import InputError
-from svdstory.pipeline.world import KINDS, SCENE_NAMES, all_captions, caption, render
-from svdstory.pipeline.world.truth import true_reading
-
+from svdstory.pipeline.miniature.world import KINDS, SCENE_NAMES, all_captions, caption, render
+from svdstory.pipeline.miniature.world.truth import true_reading
 
 
 def trained(folder):
     """A training's output with every file that is shipped, as far as shipping looks at it."""
-    for name in ("miniature/model_index.json", "miniature/unet/weights.safetensors", "judges/judge.safetensors",
-                 "judges/clip.safetensors", "training.log"):
+    for name in (
+        "miniature/model_index.json",
+        "miniature/unet/weights.safetensors",
+        "judges/judge.safetensors",
+        "judges/clip.safetensors",
+        "training.log",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     return folder
@@ -25,8 +30,13 @@ def test_pipeline_judges_and_log_are_shipped_together_readable_for_all(tmp_path)
     size = ship(trained(tmp_path / "out"), tmp_path / "my weights")
     files = [file for file in (tmp_path / "my weights").rglob("*") if file.is_file()]
     names = {str(file.relative_to(tmp_path / "my weights")) for file in files}
-    assert names == {"model_index.json", "unet/weights.safetensors", "judges/judge.safetensors",
-                     "judges/clip.safetensors", "training.log"}
+    assert names == {
+        "model_index.json",
+        "unet/weights.safetensors",
+        "judges/judge.safetensors",
+        "judges/clip.safetensors",
+        "training.log",
+    }
     assert size == sum(file.stat().st_size for file in files)
     assert {file.stat().st_mode & 0o777 for file in files} == {0o644}
 
@@ -61,8 +71,12 @@ def test_the_shipped_miniature_draws_mostly_what_is_asked_and_writes_its_numbers
     result = evaluate(WEIGHTS, count=12, steps=8, out=tmp_path)
     assert result["scene"] >= 0.75 and 0.0 <= result["kind"] <= 1.0
     assert json.loads((tmp_path / "evaluation.json").read_text())["pictures"] == 12
-    assert {file.name for file in tmp_path.iterdir()} == {"world.png", "samples.png", "plain-sets.png",
-                                                         "evaluation.json"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "world.png",
+        "samples.png",
+        "plain-sets.png",
+        "evaluation.json",
+    }
 
 
 def test_what_is_shipped_is_at_most_twenty_megabytes_and_loads_nothing_but_safetensors():

@@ -5,13 +5,14 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from open_clip.tokenizer import SimpleTokenizer
+
 from svdstory.pipeline.miniature.architecture import LATENT, TIME_IDS, build_scheduler, build_vae, embed_prompts
 from svdstory.pipeline.miniature.autoencoder import normalise_latents, opponent_colours
 from svdstory.pipeline.miniature.diffusion import Denoiser
 from svdstory.pipeline.miniature.export import export, miniature
 from svdstory.pipeline.miniature.sheets import sample_pictures
 from svdstory.pipeline.miniature.tokens import build_tokenizer
-from svdstory.pipeline.world import all_captions
+from svdstory.pipeline.miniature.world import all_captions
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,8 @@ def test_attention_runs_at_a_half_and_a_quarter_of_the_latents_side(untrained):
     sides = set()
     hooks = [
         module.register_forward_hook(lambda _, given, __: sides.add(int(given[0].shape[1] ** 0.5)))
-        for name, module in denoiser.unet.named_modules() if name.endswith("attn1")
+        for name, module in denoiser.unet.named_modules()
+        if name.endswith("attn1")
     ]
     with torch.no_grad():
         denoiser(torch.zeros(1, 4, LATENT, LATENT), torch.tensor([5]), ["a cat"], torch.ones(1))

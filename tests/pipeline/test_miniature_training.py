@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
+
+from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.miniature import train as training
 from svdstory.pipeline.miniature.architecture import build_scheduler, build_vae
 from svdstory.pipeline.miniature.diffusion import DiffusionTraining, add_noise, averaged_denoiser
@@ -10,8 +13,6 @@ from svdstory.pipeline.miniature.muon import Muon, orthogonalised
 from svdstory.pipeline.miniature.progress import Clock, Log, learning_rate, load_checkpoint, save_atomically
 from svdstory.pipeline.miniature.replicas import Replicas
 from svdstory.pipeline.miniature.stream import batches, picture
-from svdstory.pipeline.strict import InputError
-from torch import nn
 
 CPU = torch.device("cpu")
 

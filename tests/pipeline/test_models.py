@@ -5,13 +5,14 @@ import shutil
 import pytest
 import torch
 
-from svdstory.pipeline.generation import NotFinite, decode, encode, generate, make_scheduler
-from svdstory.pipeline.methods import named
-from svdstory.pipeline.models import load_model, missing_kernels
-from svdstory.pipeline.modelspec import hub_snapshot, resolve_model, shipped_models
-from svdstory.pipeline.promptset import PromptSet
-from svdstory.pipeline.strict import InputError
-from svdstory.pipeline.tiny import build_tiny
+from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.prompt_sets import PromptSet
+from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.decoding import NotFinite, decode
+from svdstory.pipeline.generation import encode, generate, make_scheduler
+from svdstory.pipeline.models.load import load_model, missing_kernels
+from svdstory.pipeline.models.spec import hub_snapshot, resolve_model, shipped_models
+from svdstory.pipeline.models.tiny import build_tiny
 
 FOX = PromptSet(style="A photo of", subject="a red fox", concept=("fox",), settings=("in the snow", "at the beach"))
 
@@ -94,8 +95,9 @@ def test_folder_is_known_by_its_content(folder, tmp_path):
     one, other = resolve_model(str(folder)), resolve_model(str(copy))
     assert one.identity == other.identity
     index = copy / "model_index.json"
-    index.write_text(index.read_text().replace('"force_zeros_for_empty_prompt": true',
-                                               '"force_zeros_for_empty_prompt": false'))
+    index.write_text(
+        index.read_text().replace('"force_zeros_for_empty_prompt": true', '"force_zeros_for_empty_prompt": false')
+    )
     zeros = resolve_model(str(copy)).identity
     config = copy / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text().replace("0.012", "0.013"))
@@ -110,8 +112,12 @@ def test_tiny_is_the_same_on_every_build_and_leaves_the_generator_alone():
 
 
 def test_subject_positions_are_those_of_the_pipelines_own_tokenizer(tiny):
-    prompts = PromptSet(style="A photo of", subject="an old woman with freckles", concept=("woman", "freckles"),
-                        settings=("at a café", "in the woman's garden"))
+    prompts = PromptSet(
+        style="A photo of",
+        subject="an old woman with freckles",
+        concept=("woman", "freckles"),
+        settings=("at a café", "in the woman's garden"),
+    )
     positions = encode(tiny, prompts, (128, 128)).subject_tokens.tolist()
     ids = tiny.pipe.tokenizer(prompts.prompts).input_ids
     words = [[tiny.pipe.tokenizer.convert_ids_to_tokens(ids[i][p]) for p in positions[i]] for i in range(2)]
@@ -146,16 +152,20 @@ def test_vae_that_overflows_in_half_is_decoded_again_in_single():
     pipe.vae.to(torch.float16)
     pipe.vae.register_to_config(force_upcast=False)
     handle = pipe.vae.decoder.register_forward_hook(
-        lambda module, args, out: out * float("inf") if out.dtype == torch.float16 else out)
+        lambda module, args, out: out * float("inf") if out.dtype == torch.float16 else out
+    )
     images, again = decode(pipe, torch.randn(2, 4, 16, 16))
     handle.remove()
     assert len(images) == 2 and again == 1 and pipe.vae.dtype == torch.float16
 
 
-@pytest.mark.parametrize("made, error, message", [
-    (lambda out: out * 1e-4 + 2, NotFinite, "constant"),        # white, once it is clamped and rounded
-    (lambda out: out[..., 8:], RuntimeError, "a picture of 120×128, not 128×128"),
-])
+@pytest.mark.parametrize(
+    "made, error, message",
+    [
+        (lambda out: out * 1e-4 + 2, NotFinite, "constant"),  # white, once it is clamped and rounded
+        (lambda out: out[..., 8:], RuntimeError, "a picture of 120×128, not 128×128"),
+    ],
+)
 def test_a_picture_of_one_colour_or_of_another_size_is_refused(tiny, made, error, message):
     handle = tiny.pipe.vae.decoder.register_forward_hook(lambda module, args, out: made(out))
     with pytest.raises(error, match=message):
@@ -163,11 +173,19 @@ def test_a_picture_of_one_colour_or_of_another_size_is_refused(tiny, made, error
     handle.remove()
 
 
-@pytest.mark.parametrize("capability, archs, advice", [
-    ((7, 0), ["sm_75", "sm_80", "sm_90"], "torch==2.7.1"), ((7, 0), ["sm_70", "sm_90"], ""),
-    ((8, 6), ["sm_80"], ""), ((9, 0), ["sm_70", "compute_80"], ""), ((12, 0), ["sm_70", "sm_90"], "newer torch"),
-    ((7, 0), ["sm_50", "sm_60"], "torch==2.7.1"), ((10, 0), ["sm_100", "sm_120"], ""), ((7, 5), ["sm_70"], ""),
-])
+@pytest.mark.parametrize(
+    "capability, archs, advice",
+    [
+        ((7, 0), ["sm_75", "sm_80", "sm_90"], "torch==2.7.1"),
+        ((7, 0), ["sm_70", "sm_90"], ""),
+        ((8, 6), ["sm_80"], ""),
+        ((9, 0), ["sm_70", "compute_80"], ""),
+        ((12, 0), ["sm_70", "sm_90"], "newer torch"),
+        ((7, 0), ["sm_50", "sm_60"], "torch==2.7.1"),
+        ((10, 0), ["sm_100", "sm_120"], ""),
+        ((7, 5), ["sm_70"], ""),
+    ],
+)
 def test_gpu_without_kernels_is_told_which_wheel_to_install(capability, archs, advice):
     message = missing_kernels(capability, archs)
     assert advice in message if advice else message == ""

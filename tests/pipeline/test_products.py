@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from svdstory.pipeline import products
-from svdstory.pipeline.products import product, symmetric_product, transposed
+from svdstory.pipeline.spectral import products
+from svdstory.pipeline.spectral.products import product, symmetric_product, transposed
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
@@ -13,6 +13,7 @@ from svdstory.pipeline.products import product, symmetric_product, transposed
 @pytest.mark.parametrize("n, m, k, columns", [(1, 300, 400, 24), (1, 24, 300, 400), (1, 24, 300, 0), (2, 30, 40, 20)])
 def test_a_product_by_onednn_is_the_product(n, m, k, columns, turned, there, monkeypatch):
     """Also of parts of larger matrices, for which it has no fast kernel, and without it."""
+
     def part(rows: int, columns: int) -> torch.Tensor:
         if turned:
             return torch.randn(n, columns + 5, rows + 3, generator=generator)[:, :columns, :rows].mT

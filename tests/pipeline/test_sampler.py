@@ -6,13 +6,12 @@ import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, UNet2DConditionModel
 
-from svdstory.pipeline import noise
-from svdstory.pipeline.methods import FreeU, Method, SpectralFilter, named
-from svdstory.pipeline.sampler import sample
-from svdstory.pipeline.strict import InputError
-
-from . import reference
-from .reference import conditioning, relative_error
+from svdstory.pipeline.config.methods import FreeU, Method, SpectralFilter, named
+from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.sampling import noise
+from svdstory.pipeline.sampling.sampler import sample
+from tests.pipeline import reference
+from tests.pipeline.reference import conditioning, relative_error
 
 FULL = Method(extended_attention="masked", n_anchors=2, mask_dropout=0.5, query_blending=True, feature_injection=True)
 UNMASKED = Method(extended_attention="unmasked", n_anchors=2, query_blending=True)
@@ -23,12 +22,24 @@ LATENTS = noise.initial_latents(3, 4, (4, 16, 16))
 
 def run(method, images=4, steps=10, scheduler=None, guidance=5.0, latents=None, **options):
     latents = LATENTS[:images] if latents is None else latents
-    return sample(reference.unet(), scheduler or reference.scheduler(), conditioning(images), method, seed=3,
-                  steps=steps, guidance=guidance, latents=latents, **options)
+    return sample(
+        reference.unet(),
+        scheduler or reference.scheduler(),
+        conditioning(images),
+        method,
+        seed=3,
+        steps=steps,
+        guidance=guidance,
+        latents=latents,
+        **options,
+    )
 
 
-@pytest.mark.parametrize("method", [FULL, Method(), UNMASKED.model_copy(update={"filter_k": SpectralFilter(keep_top=6)})],
-                         ids=["consistory", "sdxl", "svd"])
+@pytest.mark.parametrize(
+    "method",
+    [FULL, Method(), UNMASKED.model_copy(update={"filter_k": SpectralFilter(keep_top=6)})],
+    ids=["consistory", "sdxl", "svd"],
+)
 def test_images_do_not_depend_on_the_micro_batch(method):
     whole = run(method)
     for micro_batch in (1, 2):
@@ -69,6 +80,7 @@ def test_unet_is_put_back_on_exit_and_on_error():
 
     def fail(step):
         raise RuntimeError("in the middle")
+
     with pytest.raises(RuntimeError, match="in the middle"):
         run(method, steps=4, on_step=fail)
     assert state_of(unet) == before
@@ -111,9 +123,15 @@ def test_without_guidance_there_is_no_uncond_half():
 
 @pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, EulerAncestralDiscreteScheduler])
 def test_other_schedulers_give_the_same_images_at_any_micro_batch(scheduler):
-    make = lambda: scheduler.from_config(reference.scheduler().config)
-    assert relative_error(run(FULL, steps=6, scheduler=make(), micro_batch=1).latents,
-                          run(FULL, steps=6, scheduler=make()).latents) < 1e-4
+    def make():
+        return scheduler.from_config(reference.scheduler().config)
+
+    assert (
+        relative_error(
+            run(FULL, steps=6, scheduler=make(), micro_batch=1).latents, run(FULL, steps=6, scheduler=make()).latents
+        )
+        < 1e-4
+    )
 
 
 def test_several_subject_tokens_are_the_union_of_their_masks():
@@ -123,8 +141,9 @@ def test_several_subject_tokens_are_the_union_of_their_masks():
     both = type(base)(**{**base.__dict__, "subject_tokens": torch.cat([base.subject_tokens, second], 1)})
     masks = {}
     for name, c in (("first", base), ("both", both)):
-        masks[name] = sample(reference.unet(), reference.scheduler(), c, Method(), seed=3, steps=3, guidance=5.0,
-                             latents=LATENTS[:3]).masks
+        masks[name] = sample(
+            reference.unet(), reference.scheduler(), c, Method(), seed=3, steps=3, guidance=5.0, latents=LATENTS[:3]
+        ).masks
     assert (masks["first"] & ~masks["both"]).sum() == 0 and masks["both"].sum() > masks["first"].sum()
     assert one.masks.dtype == torch.bool
 
@@ -155,8 +174,9 @@ def test_a_callers_freeu_is_off_while_a_method_without_it_samples_and_then_on_ag
     unet = copy.deepcopy(reference.unet())
     unet.enable_freeu(**FREEU)
     before = state_of(unet)[:2]
-    got = sample(unet, reference.scheduler(), conditioning(2), Method(), seed=3, steps=3, guidance=5.0,
-                 latents=LATENTS[:2])
+    got = sample(
+        unet, reference.scheduler(), conditioning(2), Method(), seed=3, steps=3, guidance=5.0, latents=LATENTS[:2]
+    )
     assert torch.equal(got.latents, run(Method(), images=2, steps=3).latents)
     assert state_of(unet)[:2] == before
 
@@ -182,14 +202,23 @@ def test_unet_calls_are_those_of_the_method():
 
 
 def test_full_size_sdxl_has_every_hook_where_the_method_needs_it():
-    from svdstory.pipeline.attention import Call, ExtendedSelfAttention
-    from svdstory.pipeline.sampler import processors
-    config = dict(sample_size=128, block_out_channels=(320, 640, 1280), layers_per_block=2,
-                  down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-                  up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-                  transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
-                  use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
-                  projection_class_embeddings_input_dim=2816)
+    from svdstory.pipeline.sampling.attention import Call, ExtendedSelfAttention
+    from svdstory.pipeline.sampling.sampler import processors
+
+    config = dict(
+        sample_size=128,
+        block_out_channels=(320, 640, 1280),
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20),
+        cross_attention_dim=2048,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
     assert round(sum(p.numel() for p in unet.parameters()) / 1e9, 2) == 2.57

@@ -2,17 +2,25 @@
 
 import torch
 
-from svdstory.pipeline.methods import named
-from svdstory.pipeline.sampler import sample
-from svdstory.pipeline.spectra import SpectraRecorder
-
-from . import reference
+from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.sampling.sampler import sample
+from svdstory.pipeline.spectral.recorder import SpectraRecorder
+from tests.pipeline import reference
 
 
 def draw(method: str, **options):
     latents = reference.inputs()["latents"][:3]
-    return sample(reference.unet(), reference.scheduler(), reference.conditioning(3), named(method), seed=0, steps=6,
-                  guidance=reference.GUIDANCE, latents=latents, **options)
+    return sample(
+        reference.unet(),
+        reference.scheduler(),
+        reference.conditioning(3),
+        named(method),
+        seed=0,
+        steps=6,
+        guidance=reference.GUIDANCE,
+        latents=latents,
+        **options,
+    )
 
 
 def test_recording_does_not_change_the_images():
@@ -22,14 +30,14 @@ def test_recording_does_not_change_the_images():
 def test_three_layers_of_keys_and_values_are_kept_at_the_reports_steps():
     recorder = SpectraRecorder()
     draw("svd-log", spectra=recorder)
-    assert {step for _, _, step in recorder.values} == {1, 5}       # 10, 20 and 29 are beyond six steps
+    assert {step for _, _, step in recorder.values} == {1, 5}  # 10, 20 and 29 are beyond six steps
     assert len(recorder.layers) == 3 and {name for name, _, _ in recorder.values} == {"k", "v"}
     assert len(recorder.tensors()) == 12
     assert all((values.diff() <= 0).all() for values in recorder.values.values())
 
 
 def test_the_spectrum_is_of_the_first_anchors_conditional_half_before_the_filter():
-    k, v = torch.randn(4, 10, 6), torch.randn(4, 10, 6)             # [uncond × 2, cond × 2]
+    k, v = torch.randn(4, 10, 6), torch.randn(4, 10, 6)  # [uncond × 2, cond × 2]
     recorder = SpectraRecorder(layers=(7,))
     recorder.record(7, 1, k, v, anchors=2)
     recorder.record(7, 2, k, v, anchors=2)

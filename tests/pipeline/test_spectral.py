@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from svdstory.pipeline.methods import SpectralFilter
-from svdstory.pipeline.spectral import decompose, filter_matrices, gains, spectrum
-from svdstory.pipeline.spectral import ranks as ranks_of
+from svdstory.pipeline.config.methods import SpectralFilter
+from svdstory.pipeline.spectral.exact import decompose, filter_matrices, gains, spectrum
+from svdstory.pipeline.spectral.exact import ranks as ranks_of
 
 torch.set_num_threads(1)
 
@@ -33,7 +33,10 @@ def real_like(n: int, tokens: int, channels: int, seed: int = 0, scale: float = 
     piece = torch.bucketize(i, known[1:-1])
     slope = (value[1:] - value[:-1]) / (known[1:] - known[:-1])
     sigma = (value[piece] + slope[piece] * (i - known[piece])).exp()
-    draw = lambda rows: torch.linalg.qr(torch.randn(n, rows, r, generator=generator, dtype=torch.float64))[0]
+
+    def draw(rows):
+        return torch.linalg.qr(torch.randn(n, rows, r, generator=generator, dtype=torch.float64))[0]
+
     return scale * (draw(tokens) * sigma) @ draw(channels).mT
 
 
@@ -44,15 +47,19 @@ def by_svd(a: torch.Tensor, spec: SpectralFilter) -> torch.Tensor:
         u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
         kept = torch.ones_like(s, dtype=torch.bool)
         if spec.keep_top is not None:
-            kept[spec.keep_top:] = False
+            kept[spec.keep_top :] = False
         if spec.keep_fraction is not None:
             kept = s >= torch.quantile(s, 1 - spec.keep_fraction)
         if spec.keep_energy is not None:
             share = (s**2).cumsum(0) / (s**2).sum()
-            kept[next((i + 1 for i, e in enumerate(share) if e > spec.keep_energy), len(s)):] = False
+            kept[next((i + 1 for i, e in enumerate(share) if e > spec.keep_energy), len(s)) :] = False
         s = s * kept
-        f = {None: s, "log": s.log().clamp_min(0), "log2": s.log().clamp_min(0) ** 2,
-             "exp": s * torch.exp((spec.alpha or 0) * s)}[spec.reweight]
+        f = {
+            None: s,
+            "log": s.log().clamp_min(0),
+            "log2": s.log().clamp_min(0) ** 2,
+            "exp": s * torch.exp((spec.alpha or 0) * s),
+        }[spec.reweight]
         f = f * s.norm() / f.norm()
         out.append(matrix if f.isnan().any() and spec.reweight in ("log", "log2") else (u * f) @ vh)
     return torch.stack(out)
@@ -102,9 +109,17 @@ def test_dtype_in_is_dtype_out_and_the_error_is_one_rounding(dtype):
     assert error(got, by_svd(a, spec)) < max(torch.finfo(dtype).eps, 1e-11)
 
 
-@pytest.mark.parametrize("spec", [SpectralFilter(keep_top=48), SpectralFilter(keep_top=10_000),
-                                  SpectralFilter(keep_fraction=1.0), SpectralFilter(keep_energy=1.0),
-                                  SpectralFilter(keep_energy=0.9999999999)], ids=str)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SpectralFilter(keep_top=48),
+        SpectralFilter(keep_top=10_000),
+        SpectralFilter(keep_fraction=1.0),
+        SpectralFilter(keep_energy=1.0),
+        SpectralFilter(keep_energy=0.9999999999),
+    ],
+    ids=str,
+)
 def test_a_filter_that_keeps_everything_changes_no_bit(spec):
     a = torch.randn(2, 80, 48, generator=torch.Generator().manual_seed(0)).half()
     assert torch.equal(filter_matrices(a, spec).matrices, a)

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from svdstory.pipeline import spectral_bank, spectral_fast
 from svdstory.pipeline.bench.spectral import turning
-from svdstory.pipeline.methods import SpectralFilter
-from svdstory.pipeline.spectral import filter_matrices, spectrum
-from svdstory.pipeline.spectral_bank import SpectralBank
-from svdstory.pipeline.spectral_subspace import Leading, Wanted, find, random_start
-
-from .test_spectral import error, real_like
+from svdstory.pipeline.config.methods import SpectralFilter
+from svdstory.pipeline.spectral import bank as spectral_bank
+from svdstory.pipeline.spectral import fast as spectral_fast
+from svdstory.pipeline.spectral.bank import SpectralBank
+from svdstory.pipeline.spectral.exact import filter_matrices, spectrum
+from svdstory.pipeline.spectral.subspace import Leading, Wanted, find, random_start
+from tests.pipeline.test_spectral import error, real_like
 
 torch.set_num_threads(1)
 
@@ -34,7 +34,9 @@ def test_truncation_stays_within_its_tolerance_without_an_exact_decomposition(st
     assert bank.counters() == {"matrices": 6, "exact": 0, "fallbacks": 0, "untouched": 0}
 
 
-@pytest.mark.parametrize("spec", [*TRUNCATIONS[:4], SpectralFilter(keep_energy=0.4), SpectralFilter(keep_energy=0.6)], ids=str)
+@pytest.mark.parametrize(
+    "spec", [*TRUNCATIONS[:4], SpectralFilter(keep_energy=0.4), SpectralFilter(keep_energy=0.6)], ids=str
+)
 @pytest.mark.parametrize("power", [0.1, 0.25, 1.0])
 @pytest.mark.parametrize("drift", [0.3, 0.02])
 def test_truncation_of_any_spectrum_holds_its_tolerance_or_falls_back(power, drift, spec):
@@ -176,6 +178,7 @@ def test_every_and_steps_choose_where_the_filter_acts():
         a = real_like(1, 16, 12)
         bank = SpectralBank(spec, None, exact=True)
         return [s for s in range(1, 9) if bank(0, a, a, step=s, heads=1)[0] is not a]
+
     assert on() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert on(every=3) == [1, 4, 7]
     assert on(steps=(2, 5)) == [2, 3, 4, 5]
@@ -200,24 +203,29 @@ def test_an_untouched_matrix_is_counted_once_a_step():
 
 def test_rounds_go_on_to_improve_what_float32_can():
     """Residuals of a later round are rounding in part, which once made the basis less than orthonormal: it stood still."""
+
     def want(leading: Leading) -> Wanted:
         gain = (torch.arange(leading.sigma.shape[-1]) < 50).double().expand(1, -1)
         share = leading.residual.norm(dim=-2) / leading.sigma[:, :1]
-        return Wanted(gain, torch.tensor([50]), torch.tensor([False]), share * gain[:, :share.shape[-1]])
+        return Wanted(gain, torch.tensor([50]), torch.tensor([False]), share * gain[:, : share.shape[-1]])
 
     sigma = 1600 / torch.arange(1, 513.0)
-    a, = turning(sigma, (512, 576), turn=0, steps=1)
+    (a,) = turning(sigma, (512, 576), turn=0, steps=1)
     assert find(a, random_start(a, 64), want, tolerance=5e-6, settled=0) is not None
 
 
-@pytest.mark.parametrize("estimate, specs, tolerance, told", [
-    ("truncation_errors", TRUNCATIONS[:5], 1e-3, 2e-5),
-    ("_coupling_errors", [SpectralFilter(reweight=name) for name in ("log", "log2")], 0.1, 1e-4),
-], ids=["truncation", "coupling"])
+@pytest.mark.parametrize(
+    "estimate, specs, tolerance, told",
+    [
+        ("truncation_errors", TRUNCATIONS[:5], 1e-3, 2e-5),
+        ("_coupling_errors", [SpectralFilter(reweight=name) for name in ("log", "log2")], 0.1, 1e-4),
+    ],
+    ids=["truncation", "coupling"],
+)
 def test_an_estimate_is_not_below_the_error(estimate, specs, tolerance, told, monkeypatch):
     """Of errors over `told`, which are more than float32's. The last round's estimate is the one that was accepted."""
     computed, seen, ratios = getattr(spectral_fast, estimate), [], []
-    monkeypatch.setattr(spectral_bank, "cheapest", lambda *_, most: (None, torch.inf))   # only leading vectors err
+    monkeypatch.setattr(spectral_bank, "cheapest", lambda *_, most: (None, torch.inf))  # only leading vectors err
     monkeypatch.setattr(spectral_fast, estimate, lambda *given: seen.append(computed(*given)) or seen[-1])
     for power in (0.5, 1.0, 1.5):
         matrices = turning(1000 / torch.arange(1, 321.0) ** power, (320, 384), turn=0.3, steps=3)

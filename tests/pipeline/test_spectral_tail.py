@@ -3,24 +3,33 @@
 import pytest
 import torch
 
-from svdstory.pipeline import spectral_bank, spectral_fast, spectral_tail
-from svdstory.pipeline.methods import SpectralFilter
-from svdstory.pipeline.spectral import filter_matrices, spectrum
-from svdstory.pipeline.spectral_bank import SpectralBank
-from svdstory.pipeline.spectral_fast import reweight
-from svdstory.pipeline.spectral_fit import Fit, normalised, split
-from svdstory.pipeline.spectral_subspace import random_start
-from svdstory.pipeline.spectral_tail import (DECOMPOSED_WITHIN, Recurrence, _chain, by_decomposition, by_products, inverse,
-                                             misfit, recurrences)
-
-from .test_spectral import error
+from svdstory.pipeline.bench.spectral_fit import Fit, normalised, split
+from svdstory.pipeline.config.methods import SpectralFilter
+from svdstory.pipeline.spectral import bank as spectral_bank
+from svdstory.pipeline.spectral import fast as spectral_fast
+from svdstory.pipeline.spectral import tail as spectral_tail
+from svdstory.pipeline.spectral.bank import SpectralBank
+from svdstory.pipeline.spectral.exact import filter_matrices, spectrum
+from svdstory.pipeline.spectral.fast import reweight
+from svdstory.pipeline.spectral.subspace import random_start
+from svdstory.pipeline.spectral.tail import (
+    DECOMPOSED_WITHIN,
+    Recurrence,
+    _chain,
+    by_decomposition,
+    by_products,
+    inverse,
+    misfit,
+    recurrences,
+)
+from tests.pipeline.test_spectral import error
 
 torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("name", ["log", "log2"])
 def test_log_of_the_whole_spectrum_is_close_to_exact(steps, name, monkeypatch):
-    monkeypatch.setattr(spectral_fast, "ROWS", 150)      # 400 tokens in three parts
+    monkeypatch.setattr(spectral_fast, "ROWS", 150)  # 400 tokens in three parts
     spec = SpectralFilter(reweight=name)
     fitted = [(by_products(spec, by), 1e-3) for by in recurrences(name)]
     for tail, within in [(by_decomposition(spec), DECOMPOSED_WITHIN), *fitted]:
@@ -73,8 +82,13 @@ def test_the_cheapest_recurrence_that_fits_both_halves_is_used_which_is_looked_a
     monkeypatch.setattr(spectral_tail, "misfit", misfits)
     monkeypatch.setattr(spectral_bank, "AGAIN", 2)
     for name in ("by_products", "by_decomposition"):
-        monkeypatch.setattr(spectral_bank, name, lambda *given, way=getattr(spectral_bank, name):
-                            used.append(recurrences("log2").index(given[1]) if given[1:] else None) or way(*given))
+        monkeypatch.setattr(
+            spectral_bank,
+            name,
+            lambda *given, way=getattr(spectral_bank, name): (
+                used.append(recurrences("log2").index(given[1]) if given[1:] else None) or way(*given)
+            ),
+        )
     bank = SpectralBank(SpectralFilter(reweight="log2"), None, exact=False)
     for step in range(1, 7):
         bank(0, steps[0], steps[0], step=step, heads=1)
@@ -113,6 +127,7 @@ def test_an_indefinite_inverse_falls_back_to_the_exact_path(steps, monkeypatch):
 @pytest.mark.parametrize("name", ["log", "log2"])
 def test_what_the_shipped_recurrences_invert_is_positive(name):
     """For any sigma that may be left, and conditioned well enough for float32."""
+
     def inverted(x: torch.Tensor, out: None) -> torch.Tensor:
         assert (x > 0).all() and x.max() / x.min() < 3000
         return 1 / x
@@ -124,15 +139,15 @@ def test_what_the_shipped_recurrences_invert_is_positive(name):
 
 def test_a_fit_is_the_same_function_once_it_is_normalised():
     generator, before = torch.Generator().manual_seed(0), torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)                                     # as the command does
+    torch.set_default_dtype(torch.float64)  # as the command does
     try:
         fit, levels = Fit("log", 60, generator), "IPIP"
         p = torch.cat([torch.ones(1), torch.randn(2 + 6 + 4 + 10 + 6, generator=generator)])
-        p[1:3], p[9:13] = torch.tensor([2, -0.3]), torch.tensor([3, 0.1, -0.1, 0.1])   # inverses of something positive
+        p[1:3], p[9:13] = torch.tensor([2, -0.3]), torch.tensor([3, 0.1, -0.1, 0.1])  # inverses of something positive
         by = Recurrence(edge=60, **normalised(p, levels))
         y = 1 - 2 * by.shift / (fit.sigma.square() + by.shift)
         found = _chain(y, by, torch.mul, torch.reciprocal, diagonal=lambda x: x)
-        wanted = split(p, levels)[2] @ fit.terms(p, levels)[:, :len(y)]
+        wanted = split(p, levels)[2] @ fit.terms(p, levels)[:, : len(y)]
     finally:
         torch.set_default_dtype(before)
     assert by.levels[0][0][1] == -1 and all(1 in side for level in by.levels[1:] for side in level)

@@ -4,7 +4,7 @@ import threading
 
 import torch
 
-from svdstory.pipeline.threads import kept_memory, one_thread_each
+from svdstory.pipeline.spectral.threads import kept_memory, one_thread_each
 
 
 def test_a_thread_gets_the_same_memory_again_whatever_inference_mode_it_is_in():
@@ -29,8 +29,9 @@ def test_two_threads_share_no_memory_and_keep_to_one_thread_each():
         both = threading.Barrier(2, timeout=60)
         one_thread_each(lambda i: both.wait(), 2)
         torch.set_num_threads(2)
-        found = one_thread_each(lambda i: (both.wait(), kept_memory(torch.zeros(1, 3, 5), 1)[0].data_ptr(),
-                                           torch.get_num_threads()), 2)
+        found = one_thread_each(
+            lambda i: (both.wait(), kept_memory(torch.zeros(1, 3, 5), 1)[0].data_ptr(), torch.get_num_threads()), 2
+        )
     finally:
         torch.set_num_threads(before)
     (_, first, _), (_, second, _) = found

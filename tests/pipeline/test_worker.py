@@ -5,32 +5,39 @@ import errno
 import pytest
 import torch
 
-from svdstory.jobs.experiment import Experiment
-from svdstory.jobs.plan import make_plan
-from svdstory.jobs.store import Store
-from svdstory.pipeline import record_spectra, spectral_bank, worker
-from svdstory.pipeline.generation import NotFinite
-from svdstory.pipeline.strict import parse
+from svdstory.jobs.node import record_spectra, worker
+from svdstory.jobs.study.experiment import Experiment
+from svdstory.jobs.study.plan import make_plan
+from svdstory.jobs.study.store import Store
+from svdstory.pipeline.config.strict import parse
+from svdstory.pipeline.decoding import NotFinite
+from svdstory.pipeline.spectral import bank as spectral_bank
 
 FOX = "style: A photo of\nsubject: a red fox\nconcept: fox\nsettings: [in the snow, at the beach, in a city]\n"
 
 
-@pytest.mark.parametrize("error, cause", [
-    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out of memory"),
-    (RuntimeError("CUDA error: out of memory"), "out of memory"),
-    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out of memory"),
-    (RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"), "out of memory"),
-    (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "out of memory"),
-    (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), "out of memory"),
-    (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
-    (MemoryError(), "out of memory"),
-    (RuntimeError("CUDA error: an illegal memory access was encountered"), "bad node"),
-    (OSError(errno.ENOSPC, "No space left on device"), "disk full"),
-    (NotFinite("the latents hold inf or nan"), "not finite"),
-    (FloatingPointError("an anchor's keys or values hold inf or nan"), "not finite"),
-    (ZeroDivisionError("division by zero"), "bug"),
-    (ValueError("a file named out of memory"), "bug"),
-])
+@pytest.mark.parametrize(
+    "error, cause",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out of memory"),
+        (RuntimeError("CUDA error: out of memory"), "out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out of memory"),
+        (
+            RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"),
+            "out of memory",
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), "out of memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "bad node"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk full"),
+        (NotFinite("the latents hold inf or nan"), "not finite"),
+        (FloatingPointError("an anchor's keys or values hold inf or nan"), "not finite"),
+        (ZeroDivisionError("division by zero"), "bug"),
+        (ValueError("a file named out of memory"), "bug"),
+    ],
+)
 def test_a_failure_has_one_cause(error, cause):
     assert worker.cause_of(error) == cause
 
@@ -51,9 +58,14 @@ def test_a_unit_tells_the_micro_batch_and_the_device_it_was_made_with(plan, tmp_
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_studies_filter_within_the_tolerance_unless_told_otherwise(tmp_path, monkeypatch, exact):
-    monkeypatch.setattr(spectral_bank, "SMALLEST", 16)        # the miniature's ranks are 48 and 96
-    content = {"sets": ["world-cat"], "methods": ["svd-fraction-0.1"], "model": "miniature", "steps": 3,
-               "exact_filter": exact}
+    monkeypatch.setattr(spectral_bank, "SMALLEST", 16)  # the miniature's ranks are 48 and 96
+    content = {
+        "sets": ["world-cat"],
+        "methods": ["svd-fraction-0.1"],
+        "model": "miniature",
+        "steps": 3,
+        "exact_filter": exact,
+    }
     plan, store = make_plan("test", parse(Experiment, content, "test"), tmp_path), Store(tmp_path / "run")
     [key] = plan.units
     assert worker.work(plan, store, [key], device="cpu").made == [key]

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from svdstory.pipeline.world import (
+
+from svdstory.pipeline.miniature.world import (
     HUES,
     KINDS,
     PALETTE,
@@ -17,13 +18,22 @@ from svdstory.pipeline.world import (
     draw_view,
     render,
 )
-from svdstory.pipeline.world.truth import hue_angle
+from svdstory.pipeline.miniature.world.truth import hue_angle
 
 
 def view_of(**given) -> View:
     """A plain red bus in the meadow, but for what is given."""
-    values = dict(kind="bus", identity=Identity(0, 225, "plain", 0.5), scene="meadow", style="A photo of", x=0.5,
-                  foot=0.9, scale=0.64, scene_seed=3, colour_named=False)
+    values = dict(
+        kind="bus",
+        identity=Identity(0, 225, "plain", 0.5),
+        scene="meadow",
+        style="A photo of",
+        x=0.5,
+        foot=0.9,
+        scale=0.64,
+        scene_seed=3,
+        colour_named=False,
+    )
     return View(**{**values, **given})
 
 
@@ -61,8 +71,12 @@ def test_mask_is_where_the_picture_changes_with_the_identity():
 def test_every_attribute_of_an_identity_shows_in_every_kind(kind):
     base = Identity(0, 225, "plain", 0.2)
     plain = render(view_of(kind=kind, identity=base)).image.astype(int)
-    for other in (Identity(135, 225, "plain", 0.2), Identity(0, 135, "plain", 0.2),
-                  Identity(0, 225, "striped", 0.2), Identity(0, 225, "plain", 0.9)):
+    for other in (
+        Identity(135, 225, "plain", 0.2),
+        Identity(0, 135, "plain", 0.2),
+        Identity(0, 225, "striped", 0.2),
+        Identity(0, 225, "plain", 0.9),
+    ):
         changed = np.abs(render(view_of(kind=kind, identity=other)).image - plain).max(axis=2) > 40
         assert changed.mean() > 0.015, other
 

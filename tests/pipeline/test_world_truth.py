@@ -4,16 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from svdstory.pipeline.world import KINDS, SCENE_NAMES, Identity, draw_view, render, truth
-from svdstory.pipeline.world.truth import true_reading
+
+from svdstory.pipeline.miniature.world import KINDS, SCENE_NAMES, Identity, draw_view, render, truth
+from svdstory.pipeline.miniature.world.truth import true_reading
 
 SCENES = ["desert", "snow", "meadow", "sea"]
 
 
 def set_of(identities, scenes=SCENES, seed=0):
     """One bus a scene, drawn with these identities."""
-    return [render(draw_view(np.random.default_rng((seed, number)), kind="bus", identity=identity, scene=scene))
-            for number, (identity, scene) in enumerate(zip(identities, scenes))]
+    return [
+        render(draw_view(np.random.default_rng((seed, number)), kind="bus", identity=identity, scene=scene))
+        for number, (identity, scene) in enumerate(zip(identities, scenes))
+    ]
 
 
 def readings_of(identities, **given):
@@ -21,8 +24,12 @@ def readings_of(identities, **given):
 
 
 SAME = [Identity(45, 225, "striped", 0.3)] * 4
-OTHERS = [Identity(0, 90, "plain", 0.0), Identity(90, 180, "plain", 1.0), Identity(180, 270, "striped", 0.0),
-          Identity(270, 0, "striped", 1.0)]
+OTHERS = [
+    Identity(0, 90, "plain", 0.0),
+    Identity(90, 180, "plain", 1.0),
+    Identity(180, 270, "striped", 0.0),
+    Identity(270, 0, "striped", 1.0),
+]
 
 
 def test_one_subject_in_four_scenes_is_at_distance_nothing():
@@ -79,8 +86,10 @@ def test_the_subject_does_not_count_as_background():
 def test_same_scenes_have_more_similar_backgrounds_than_different_ones():
     alike = set_of(SAME, scenes=["snow"] * 4)
     different = set_of(SAME)
-    similarity = [truth.background_similarity([one.image for one in pictures], [true_reading(one) for one in pictures])
-                  for pictures in (alike, different)]
+    similarity = [
+        truth.background_similarity([one.image for one in pictures], [true_reading(one) for one in pictures])
+        for pictures in (alike, different)
+    ]
     assert similarity[0] > 0.6 > similarity[1]
 
 

@@ -32,7 +32,7 @@ def read(name: str) -> str | None:
 
 
 def note(folder: str, name: str) -> None:
-    from svdstory.jobs.store import Attempt
+    from svdstory.jobs.study.store import Attempt
 
     Path(CONTROL, folder).mkdir(exist_ok=True)
     Path(CONTROL, folder, f"{name}{Attempt.here()}").touch()
@@ -130,4 +130,4 @@ if CONTROL:
     stub("safetensors.torch", save=save)
     stub("svdstory.pipeline.generation", Generated=object, NotFinite=NotFinite, generate=generate)
     stub("svdstory.pipeline.metrics.registry", load_scorer=lambda name, *_, **__: Measureless(name))
-    stub("svdstory.pipeline.models", Model=object, device_name=lambda device: device.type, load_model=load_model)
+    stub("svdstory.pipeline.models.load", Model=object, device_name=lambda device: device.type, load_model=load_model)

@@ -1,0 +1,295 @@
+"""The commands for a cluster: submit, work, status, logs, retry, cancel, clean, prefetch, doctor."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# cli.py has defined these when it asks this module to register its commands.
+from svdstory.jobs.cli.options import Dtype, ExperimentName, Model, Names, Numbers, Out, RunFolder, Size, Steps, planned
+from svdstory.pipeline.config.strict import InputError, nearest
+
+Site = Annotated[str, typer.Option(help="charisma, lab, generic, or the path of a YAML file of your own.")]
+SomeSite = Annotated[str | None, typer.Option("--site", help="A site profile. Default: the last submit's.")]
+Probe = Annotated[bool, typer.Option("--probe", help="Let a tiny job look at a node first.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to svdstory's."""
+    for command in (submit, work, status, logs, retry, cancel, clean, prefetch, doctor):
+        app.command()(command)
+
+
+@contextmanager
+def slurms_words() -> Iterator[None]:
+    """Slurm's refusals and silence become the command's own clear message."""
+    from svdstory.jobs.queue.scheduler import SlurmError
+
+    try:
+        yield
+    except SlurmError as error:
+        raise InputError(f"{error}\nNothing is lost: run the same command again when this is mended.") from None
+
+
+def submit(
+    experiment: ExperimentName,
+    site: Site,
+    model: Model = None,
+    out: Out = None,
+    sets: Names = None,
+    methods: Names = None,
+    seeds: Numbers = None,
+    steps: Steps = None,
+    size: Size = None,
+    dtype: Dtype = None,
+    probe: Probe = False,
+    units_per_task: Annotated[int | None, typer.Option(min=1, help="Default: as many as fit the time limit.")] = None,
+):
+    """Queue an experiment on a Slurm cluster: array jobs, and a report after them. Again: adds only what is missing.
+
+    Example: svdstory submit report --site charisma
+    """
+    from svdstory.jobs.cluster.sites import load_site
+    from svdstory.jobs.study.run_folder import prepare
+
+    profile = load_site(site)
+    plan, folder = planned(experiment, model, out, sets, methods, seeds, steps, size, dtype)
+    folder = folder.absolute()
+    prepare(plan, folder)
+    if profile.unconfirmed:
+        typer.echo(f"site {site}: not confirmed on the machine yet: {', '.join(profile.unconfirmed)}")
+    with slurms_words():
+        if probe:
+            _look_at_a_node(profile, folder)
+        _queue(folder, profile, per_task=units_per_task)
+
+
+def _look_at_a_node(profile, folder: Path) -> None:
+    from svdstory.jobs.cluster.doctor import examine_node
+    from svdstory.jobs.cluster.submit import python_of
+
+    findings = list(examine_node(profile, python_of(profile), folder))
+    for found in findings:
+        typer.echo(f"{found.verdict:4}  {found.what}: {found.words}")
+    if any(found.verdict == "bad" for found in findings):
+        raise InputError("a node of the site cannot run this (above). Nothing was queued.")
+
+
+def _queue(folder: Path, profile, cause: str | None = None, per_task: int | None = None) -> None:
+    """Submit what is missing (of one failure cause, if given), and say what was asked. Exit status 1 if refused."""
+    from svdstory.jobs.cluster.submit import submit_missing
+
+    asked = submit_missing(folder, profile, cause=cause, per_task=per_task, say=typer.echo)
+    if asked.refused:
+        typer.echo("\n".join(asked.refused), err=True)
+        typer.echo(
+            f"Slurm refused (its words above). What was queued before stays; nothing is lost. Mend the site "
+            f"profile or wait, then submit again: only what is missing is added. ({folder})",
+            err=True,
+        )
+        raise typer.Exit(1)
+    typer.echo(f"svdstory status '{folder}' shows how it stands; the report is built when the tasks have ended.")
+
+
+def work(
+    experiment: ExperimentName,
+    model: Model = None,
+    out: Out = None,
+    sets: Names = None,
+    methods: Names = None,
+    seeds: Numbers = None,
+    steps: Steps = None,
+    size: Size = None,
+    dtype: Dtype = None,
+    lead: Annotated[
+        float, typer.Option(help="Seconds between the warning signal and the end (--signal=USR2@...).")
+    ] = 120,
+):
+    """Inside a job of plain sbatch: make the units, or this array element's share of them. See slurm/run.sbatch.
+
+    Example: sbatch --array=0-7 slurm/run.sbatch report
+    """
+    import os
+
+    from svdstory.jobs.node.task import work_share
+    from svdstory.jobs.queue.scheduler import share_of_units
+    from svdstory.jobs.study.run_folder import prepare
+
+    share, shares = share_of_units(os.environ)
+    plan, folder = planned(experiment, model, out, sets, methods, seeds, steps, size, dtype)
+    store = prepare(plan, folder)
+    outcome = work_share(folder, plan, store, share, shares, lead)
+    typer.echo(f"{len(outcome.made)} units made, {len(outcome.found)} were there, {len(outcome.failed)} failed")
+    raise typer.Exit(1 if outcome.failed or outcome.stopped else 0)
+
+
+def status(
+    run: RunFolder,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option(help="Draw again every ten seconds until all is done.")] = False,
+):
+    """How a run stands: done, running, queued, failed by cause, pace, time left, GPU hours.
+
+    Example: svdstory status results/report-sdxl --watch
+    """
+    from dataclasses import asdict
+
+    from svdstory.jobs.cluster.status import lines
+    from svdstory.jobs.cluster.status import status as look
+
+    run = run.absolute()
+    if not watch:
+        now = look(run)
+        typer.echo(json.dumps(asdict(now), ensure_ascii=False) if as_json else "\n".join(lines(now)))
+        raise typer.Exit(0 if now.complete else 1)
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(auto_refresh=False) as screen:
+        while True:
+            now = look(run)
+            screen.update(Text(f"{time.strftime('%H:%M:%S')}  {run}\n" + "\n".join(lines(now))), refresh=True)
+            if now.complete or not (now.running or now.queued):
+                raise typer.Exit(0 if now.complete else 1)
+            time.sleep(10)
+
+
+def logs(run: RunFolder, unit: Annotated[str, typer.Argument(help="A unit's key, or its beginning.")]):
+    """Why a unit failed, and the log of the task that last had it.
+
+    Example: svdstory logs results/report-sdxl 3fb7e9
+    """
+    from svdstory.jobs.queue.ledger import submissions
+    from svdstory.jobs.study.plan import plan_path, read_plan
+    from svdstory.jobs.study.store import Store
+
+    plan = read_plan(plan_path(run))
+    keys = [key for key in plan.units if key.startswith(unit)]
+    if len(keys) != 1:
+        raise InputError(
+            f"unit {unit!r}: {len(keys)} units of {run} begin so{nearest(unit, list(plan.units))}. "
+            "Give more digits of one."
+        )
+    cell = plan.units[keys[0]]
+    typer.echo(f"{keys[0]}: {cell.set}, {cell.method}, seed {cell.seed}: {Store(run).problem(keys[0]) or 'finished'}")
+    for failure in Store(run).failures().get(keys[0], []):
+        typer.echo(f"\n{failure.cause} in attempt {failure.attempt}:\n{failure.message}")
+    for submission in reversed(submissions(run.absolute())):
+        number = next((n for n, keys_of in enumerate(submission.tasks) if keys[0] in keys_of), None)
+        element = submission.element_of(number) if number is not None else None
+        for path in submission.slurm_folder.glob(f"{element}_*_log.out"):
+            typer.echo(f"\n{path}\n{path.read_text(encoding='utf-8', errors='replace')}")
+            return
+
+
+def retry(
+    run: RunFolder,
+    site: SomeSite = None,
+    cause: Annotated[str | None, typer.Option(help="Only units that failed so, for example out-of-memory.")] = None,
+):
+    """Queue again what failed, all of it or one cause.
+
+    Example: svdstory retry results/report-sdxl --cause out-of-memory --site big.yaml
+    """
+    from svdstory.jobs.cluster.sites import Site as Profile
+    from svdstory.jobs.cluster.sites import load_site
+    from svdstory.jobs.queue.ledger import submissions
+    from svdstory.pipeline.config.strict import parse
+
+    run = run.absolute()
+    known = submissions(run)
+    if not site and not known:
+        raise InputError(f"{run}: was never submitted, so it has no site profile. Give --site.")
+    profile = load_site(site) if site else parse(Profile, known[-1].intent["site"], str(known[-1].folder))
+    with slurms_words():
+        _queue(run, profile, cause.replace("-", " ") if cause else "any")
+
+
+def cancel(run: RunFolder):
+    """Cancel all jobs of a run, the reduce job too. Finished units stay; submit goes on with the rest.
+
+    Example: svdstory cancel results/report-sdxl
+    """
+    from svdstory.jobs.queue import scheduler
+    from svdstory.jobs.queue.ledger import submissions
+
+    known = submissions(run.absolute())
+    with slurms_words():
+        names = [array.name for submission in known for array in submission.arrays]
+        live = sorted({element.job for element in scheduler.queue(names=names) if element.live})
+        scheduler.cancel(live)
+    typer.echo(f"cancelled: {', '.join(live)}" if live else "no job of this run is in the queue")
+
+
+def clean(
+    run: RunFolder, yes: Annotated[bool, typer.Option("--yes", help="Remove it, instead of showing it.")] = False
+):
+    """Show or remove what nothing reads any more: dead drafts, damaged units, old pickles, old copies of the code.
+
+    Example: svdstory clean results/report-sdxl --yes
+    """
+    from svdstory.jobs.cluster.clean import drafts_elsewhere, litter, remove
+
+    with slurms_words():
+        sorts = litter(run.absolute())
+    for sort in sorts:
+        typer.echo(f"{len(sort.paths)} {sort.why} ({sort.files} files)")
+    for host, drafts in drafts_elsewhere(run).items():
+        typer.echo(f"left: {drafts} drafts of `svdstory run` on {host}. Whether it lives is seen there: clean there")
+    if yes:
+        remove(sorts)
+    typer.echo("removed" if yes and sorts else "nothing to remove" if not sorts else "nothing was removed: add --yes")
+
+
+def prefetch(
+    model: Annotated[str | None, typer.Argument(help="A model of models.yaml, such as sdxl.")] = None,
+    scorer: Annotated[list[str] | None, typer.Option(help="A scorer, such as dreamsim. Repeatable.")] = None,
+):
+    """Fetch weights where there is internet (a login node), so that no job needs it.
+
+    Example: svdstory prefetch sdxl --scorer clipscore --scorer dreamsim
+    """
+    from svdstory.jobs.cluster.prefetch import fetch_model, fetch_scorer
+
+    if not model and not scorer:
+        raise InputError("prefetch what? Give a model (sdxl), or --scorer clipscore, --scorer dreamsim.")
+    if model:
+        typer.echo(f"{model}: {fetch_model(model) or 'needs no download'}")
+    for name in scorer or []:
+        typer.echo(f"{name}: " + ", ".join(str(path) for path in fetch_scorer(name)))
+
+
+def doctor(
+    model: Model = None,
+    out: Out = None,
+    site: SomeSite = None,
+    probe: Probe = False,
+    as_json: Json = False,
+    scorer: Annotated[list[str] | None, typer.Option(help="A scorer whose weights to look for. Repeatable.")] = None,
+):
+    """Is everything here that a run needs: packages, GPU kernels, weights, disk; with --site the cluster.
+
+    With --probe, a tiny job looks at a node too.
+
+    Example: svdstory doctor --site charisma --model sdxl --probe
+    """
+    from svdstory.jobs.cluster.doctor import as_json as written
+    from svdstory.jobs.cluster.doctor import examine_here, examine_node, examine_site
+    from svdstory.jobs.cluster.sites import load_site
+    from svdstory.jobs.cluster.submit import python_of
+
+    place = (out or Path("results")).absolute()
+    findings = list(examine_here(model, scorer or [], place))
+    if site:
+        profile = load_site(site)
+        findings += examine_site(profile, site)
+        if probe:
+            with slurms_words():
+                findings += examine_node(profile, python_of(profile), place)
+    typer.echo(written(findings) if as_json else "\n".join(f"{f.verdict:4}  {f.what}: {f.words}" for f in findings))
+    raise typer.Exit(1 if any(found.verdict == "bad" for found in findings) else 0)

@@ -1,0 +1,96 @@
+"""Remove what nothing reads any more. What is finished, and what a live job or launcher uses, is never touched."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from svdstory.jobs.queue import ledger, scheduler
+from svdstory.jobs.queue.ledger import Submission
+from svdstory.jobs.study.store import Attempt, Store
+
+
+@dataclass(frozen=True)
+class Litter:
+    """Some paths of one sort that may go, and why."""
+
+    why: str
+    paths: list[Path]
+
+    @property
+    def files(self) -> int:
+        inside = sum(len(names) for path in self.paths for _, _, names in os.walk(path))
+        return inside + sum(path.is_file() for path in self.paths)
+
+
+def litter(run: Path) -> list[Litter]:
+    """What may be removed from a run. Raises SlurmError where the controller does not say which jobs live.
+
+    Each place is listed before it is asked who uses it: what comes in between is not in the list.
+    """
+    copies = _entries(run / "code")
+    known = ledger.submissions(run)
+    used, ended = _used_and_ended(known)
+    codes = {submission.intent["code"] for submission in used}
+    found = [
+        Litter("drafts of units whose attempt is dead", _dead_drafts(run)),
+        Litter("damaged units that were set aside", _entries(run / "corrupt")),
+        Litter("records of failures of units that are finished now", _overcome(run)),
+        Litter("submitit's pickles of jobs that have ended", [p for s in ended for p in s.slurm_folder.glob("*.pkl")]),
+        Litter("copies of the code that no queued job runs", [p for p in copies if _code_of(p) not in codes]),
+    ]
+    return [sort for sort in found if sort.paths]
+
+
+def drafts_elsewhere(run: Path) -> dict[str, int]:
+    """Host -> drafts of `svdstory run` on it: whether they are dead can be seen there only."""
+    drafts = [Attempt.of_draft(path.name) for path in _entries(run / "tmp")]
+    hosts = [draft.host for draft in drafts if draft and draft.job == "local" and draft.host != Attempt.here().host]
+    return {host: hosts.count(host) for host in sorted(set(hosts))}
+
+
+def remove(sorts: list[Litter]) -> None:
+    """Remove it all. What has gone already is passed over.
+
+    A folder loses its name first: whoever finds the name finds it whole, also when this is killed on the way.
+    """
+    for path in (path for sort in sorts for path in sort.paths):
+        if path.is_dir() and not path.is_symlink():
+            aside = path.with_name(f".gone.{path.name}")
+            try:
+                path.rename(aside)
+            except OSError:  # gone already, or not ours to rename: then it stays
+                continue
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _used_and_ended(known: list[Submission]) -> tuple[list[Submission], list[Submission]]:
+    """Submissions with live jobs, or of which it is not known what came of asking for them; and the others."""
+    live = {holder.submission.number for holder in ledger.live(known)}
+    used = [submission for submission in known if submission.is_open or submission.number in live]
+    return used, [submission for submission in known if submission not in used]
+
+
+def _code_of(copy: Path) -> str:
+    """The name of a copy of the code, also of one that is being made: `.<name>.<token>` (freeze.py)."""
+    return copy.name.removeprefix(".").partition(".")[0]
+
+
+def _dead_drafts(run: Path) -> list[Path]:
+    """Folders of RUN/tmp whose job is not live; local processes are known to be dead on their own host only."""
+    drafts = [(path, attempt) for path in _entries(run / "tmp") if (attempt := Attempt.of_draft(path.name))]
+    jobs = sorted({attempt.job.partition("_")[0] for _, attempt in drafts} - {"local"})
+    live = {element.task for element in scheduler.queue(jobs) if element.live}
+    return [path for path, a in drafts if (a.is_dead if a.job == "local" else a.job not in live)]
+
+
+def _overcome(run: Path) -> list[Path]:
+    records = {path: path.name.split(".")[0] for path in _entries(run / "failures")}
+    finished = Store(run).finished(set(records.values()))
+    return [path for path, key in records.items() if key in finished]

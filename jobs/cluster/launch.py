@@ -1,0 +1,71 @@
+"""sbatch through submitit, for one array of a submission or its reduce job."""
+
+from pathlib import Path
+
+from svdstory.jobs.node import task
+from svdstory.jobs.queue import scheduler
+from svdstory.jobs.queue.ledger import Array, Submission
+from svdstory.jobs.queue.scheduler import SlurmError
+
+
+class Unanswered(SlurmError):
+    """sbatch failed, and the controller does not say whether the job was queued all the same."""
+
+
+def queue(submission: Submission, array: Array, parameters: dict, python: str) -> str:
+    """Queue the tasks of `array` (the reduce job, where it has none). Returns Slurm's job id.
+
+    Raises SlurmError with sbatch's words where it refused, and Unanswered where nobody can tell.
+    """
+    import submitit
+
+    executor = submitit.SlurmExecutor(folder=submission.slurm_folder, python=python)
+    executor.update_parameters(**parameters)
+    try:
+        if array.count:
+            folder, numbers = str(submission.folder), range(array.first, array.first + array.count)
+            jobs = executor.map_array(task.run_task, [folder] * array.count, numbers)
+        else:
+            jobs = [executor.submit(task.run_reduce, str(submission.folder))]
+        return jobs[0].job_id.split("_")[0]
+    except submitit.core.utils.UncompletedJobError as error:
+        return _after_all(submission, array, str(error))
+    except submitit.core.utils.FailedSubmissionError as error:
+        return _after_all(submission, array, str(error))
+    finally:
+        _sweep(submission.slurm_folder)
+
+
+def _after_all(submission: Submission, array: Array, words: str) -> str:
+    """A failed sbatch may have queued its job (a time-out after the fact): ask by name before believing it."""
+    try:
+        found = scheduler.find([array.name])
+    except SlurmError:
+        raise Unanswered(["sbatch"], words) from None
+    if array.name not in found:
+        raise SlurmError(["sbatch"], words)
+    leave_pickles(submission, array, found[array.name])
+    return found[array.name]
+
+
+def leave_pickles(submission: Submission, array: Array, job: str) -> None:
+    """Write the pickles that submitit's tasks wait for, where a launcher was killed before it did."""
+    from submitit.core.utils import DelayedSubmission, JobPaths
+
+    folder = str(submission.folder)
+    calls = [DelayedSubmission(task.run_task, folder, array.first + i) for i in range(array.count)]
+    for index, call in enumerate(calls or [DelayedSubmission(task.run_reduce, folder)]):
+        identity = f"{job}_{index}" if array.count > 1 else job
+        path = JobPaths(submission.slurm_folder, job_id=identity).submitted_pickle
+        if not path.exists():
+            call.set_timeout(submission.intent["site"]["minutes"], 0)
+            draft = path.with_name(f".{path.name}")
+            call.dump(draft)
+            draft.rename(path)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove pickles that submitit made for jobs that were refused: those not named by a job."""
+    for path in folder.glob("*.pkl"):
+        if len(path.stem) == 32 and "_" not in path.stem:
+            path.unlink(missing_ok=True)

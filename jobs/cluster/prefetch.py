@@ -1,0 +1,51 @@
+"""Fetch weights where there is internet, so that no job ever needs it."""
+
+from pathlib import Path
+
+from svdstory.pipeline.config.strict import InputError, nearest, parse
+from svdstory.pipeline.models.spec import ModelSpec, hub_snapshot, missing_files, resolve_model, shipped_models
+
+
+def fetch_model(name: str) -> Path | None:
+    """Stage a model's pinned revision in huggingface_hub's cache; None for one that needs no staging.
+
+    Only what the pipeline reads: configurations, tokenizers, and the safetensors of its variant.
+    Raises InputError for an unknown model, and where the hub cannot be reached or lacks a file.
+    """
+    entry = shipped_models().get(name)
+    if entry is None:
+        known = list(shipped_models())
+        raise InputError(f"unknown model {name!r}{nearest(name, known)}. Known: {', '.join(known)}.")
+    spec = parse(ModelSpec, {"name": name, **entry}, f"model {name}")
+    if spec.source != "hub":
+        return None
+    if missing_files(hub_snapshot(spec), spec.variant):
+        _download(spec)
+    return Path(resolve_model(name).folder)
+
+
+def _download(spec: ModelSpec) -> None:
+    from huggingface_hub import snapshot_download
+
+    weights = f"*.{spec.variant}.safetensors" if spec.variant else "*.safetensors"
+    try:
+        snapshot_download(
+            spec.location,
+            revision=spec.revision,
+            allow_patterns=["*/*.json", "*.json", "*/*.txt", f"*/{weights}"],
+            ignore_patterns=["*.bin", "*.pth", "*.ckpt", "*.onnx*", "*flax*", "*openvino*"],
+        )
+    except Exception as error:  # the hub's, requests' and the file system's errors have no common base
+        raise InputError(
+            f"model {spec.name}: {spec.location} at {spec.revision} could not be fetched "
+            f"({type(error).__name__}: {error}). "
+            "Run this where there is internet (a login node), without HF_HUB_OFFLINE; "
+            "HF_HOME says where the files go, and jobs must see the same folder."
+        ) from error
+
+
+def fetch_scorer(name: str) -> list[Path]:
+    """Stage a scorer's weights (pipeline/metrics/staging.py). Raises InputError."""
+    from svdstory.pipeline.metrics import staging
+
+    return staging.stage(name, staging.default_folder())

@@ -1,0 +1,271 @@
+"""Ask Slurm for what a run still lacks: array jobs of tasks, and a reduce job after them, through submitit.
+
+Asking twice adds nothing: what is finished or queued is left alone. A launcher may be killed at any moment (ledger.py).
+"""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from svdstory.jobs.cluster import launch, preflight
+from svdstory.jobs.cluster.chunks import Cost, arrays, cut, guess, shares
+from svdstory.jobs.cluster.freeze import code_name, freeze
+from svdstory.jobs.cluster.sites import Site
+from svdstory.jobs.queue import attempts, ledger, scheduler
+from svdstory.jobs.queue.ledger import Array, Live, Submission
+from svdstory.jobs.queue.scheduler import SlurmError
+from svdstory.jobs.study.plan import Plan, plan_path, read_plan
+from svdstory.jobs.study.store import Store
+from svdstory.pipeline.config.strict import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a submit found and did. `submission` is None where there was nothing to add."""
+
+    submission: Submission | None
+    added: int  # units
+    refused: list[str]  # Slurm's words; empty: all that was asked is queued
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What Slurm holds of a run at this moment."""
+
+    live: list[Live]
+    adopted: list[Array]  # jobs of a killed launcher, found again
+
+    @property
+    def jobs(self) -> list[str]:
+        """Ids of the jobs with live tasks."""
+        return list(dict.fromkeys(holder.element.job for holder in self.live if holder.array.count))
+
+    @property
+    def reduce(self) -> list[str]:
+        """Ids of the live reduce jobs."""
+        return [holder.element.job for holder in self.live if not holder.array.count]
+
+
+def submit_missing(
+    run: Path, site: Site, *, cause: str | None = None, per_task: int | None = None, say: Callable[[str], None] = print
+) -> Asked:
+    """Queue the units of the run's plan that are neither finished nor queued, and a reduce job after them.
+
+    With `cause`, only those whose last attempt failed so (`any`: that failed). `per_task` units make a task; unset, as
+    many as fit its time limit. `say` is told what will be asked for. Where all is finished or queued, and a report
+    stands or its job waits, nothing is added.
+
+    Raises InputError before anything is queued, and SlurmError where the controller does not answer or there is none.
+    """
+    scheduler.require("sbatch", "srun")  # submitit wants both
+    path, store = plan_path(run), Store(run)
+    plan = read_plan(path)
+    for note in preflight.check(plan, run, site):
+        say(note)
+    units = list(plan.units)
+    submission = None
+    while submission is None:  # another launcher may take the number that we saw free: then look again
+        ledger.wait_for_launchers(run)
+        number = max((s.number for s in ledger.submissions(run)), default=0) + 1
+        standing = stand(run)
+        for array in standing.adopted:
+            say(f"job {array.job} was found again by its name ({array.name}): its launcher did not write it down")
+        earlier = [a for s in ledger.submissions(run) for a in attempts.read(s.folder)]
+        finished, failures = store.finished(units), store.failures()
+        queued = ledger.to_come(standing.live, failures, earlier) & set(units) - finished
+        keys = [key for key in units if key not in finished and key not in queued]
+        keys.sort(key=failures.__contains__)  # what has failed before comes last: it must not keep others waiting
+        keys = keys if cause is None else failed_so(keys, store, cause)
+        if not keys and (standing.reduce or is_reduced(run)):
+            say(f"nothing to add: {len(finished)} units are finished, {len(queued)} queued")
+            return Asked(None, 0, [])
+        cost, exclude = cost_of(plan, earlier), attempts.bad_nodes(earlier)
+        tasks = cut(keys, site, cost, room(site), per_task)
+        sizes = arrays(len(tasks), _max_array(site)) if tasks else []
+        facts = {"plan": str(path.relative_to(run)), "code": code_name(), "site": site.model_dump(mode="json")}
+        submission = ledger.intend(run, number, tasks, sizes, **facts)
+        if submission is None:
+            time.sleep(0.5)  # a network file system may list the other's folder late
+    say(describe(tasks, sizes, site, cost, exclude))
+    code = freeze(run)  # after the intent that names it: `clean` leaves such code alone
+    refused = _queue(submission, site, code, standing, exclude)
+    return Asked(submission, len(keys), refused)
+
+
+def failed_so(keys: list[str], store: Store, cause: str) -> list[str]:
+    """Those of the units whose last attempt failed by `cause` (`any`: failed). Raises InputError if there is none."""
+    wanted = set(keys)
+    last = {key: found[-1].cause for key, found in store.failures().items() if key in wanted}
+    chosen = [key for key in keys if key in last and cause in (last[key], "any")]
+    if not chosen:
+        causes = sorted(set(last.values()))
+        what = "has failed" if cause == "any" else f"failed by {cause!r}{nearest(cause, causes)}"
+        raise InputError(
+            f"{store.run}: no unit that is missing {what}. Causes: {', '.join(causes) or 'none'}. "
+            "`svdstory submit` adds all that is missing."
+        )
+    return chosen
+
+
+def is_reduced(run: Path) -> bool:
+    """Whether a reduce job has built a report without holes. Units only ever come, so it holds from then on."""
+    plans = [submission.intent["plan"] for submission in ledger.submissions(run) if submission.reduced]
+    return str(plan_path(run).relative_to(run)) in plans
+
+
+def describe(tasks: list[list[str]], sizes: list[int], site: Site, cost: Cost, exclude: list[str]) -> str:
+    """What will be asked of Slurm, in words."""
+    units = sum(map(len, tasks))
+    if not units:
+        return "all units are finished or queued: only a reduce job is asked for"
+    hours = (units * cost.unit_s + len(tasks) * cost.load_s) / 3600
+    how = "as measured in this run" if cost.measured else "a guess: nothing was measured yet"
+    gpu = f"--{site.gpu.option}={site.gpu.value}" if site.gpu else "no GPU"
+    where = (
+        ", ".join(
+            f"{word} {value}"
+            for word, value in (
+                ("partition", site.partition),
+                ("account", site.account),
+                ("constraint", site.constraint),
+            )
+            if value
+        )
+        or "the cluster's defaults"
+    )
+    return (
+        f"{units} units in {len(tasks)} tasks of {min(map(len, tasks))} to {max(map(len, tasks))}, "
+        f"{len(sizes)} array{'s' * (len(sizes) != 1)} of at most {max(sizes)}, {site.parallel} at once; "
+        f"then a reduce job of {site.reduce.minutes} minutes\n"
+        f"each task: {gpu}, {site.cpus} cpus, {site.minutes} minutes; {where}\n"
+        f"about {hours:.1f} GPU hours ({cost.unit_s:.1f} s a unit, {cost.load_s:.0f} s to start a task; {how})"
+        + (f"\nleft out, because units failed there at once: {', '.join(exclude)}" if exclude else "")
+    )
+
+
+def stand(run: Path) -> Standing:
+    """Adopt what killed launchers left, and ask the controller once for all jobs of the run."""
+    known = ledger.submissions(run)
+    adopted = [array for s in known for array in ledger.settle(s, partial(launch.leave_pickles, s))]
+    return Standing(ledger.live(known), adopted)
+
+
+def _queue(submission: Submission, site: Site, code: Path, standing: Standing, exclude: list[str]) -> list[str]:
+    """sbatch array after array, writing down each answer; then the reduce job. Returns Slurm's refusals."""
+    *of_tasks, of_reduce = submission.arrays
+    before, mine = standing.jobs, []
+    for array, share in zip(of_tasks, shares(len(of_tasks), site.parallel), strict=True):
+        # of more arrays than may run at once, each waits for the one that many places before it
+        after = mine[-site.parallel] if len(mine) >= site.parallel else None
+        try:
+            job = launch.queue(submission, array, parameters(site, array, code, share, exclude, after), python_of(site))
+        except launch.Unanswered as error:
+            return [error.words]  # left open: the next submit looks for it by name
+        except SlurmError as error:
+            submission.record(array, refused=error.words)
+            for later in submission.arrays[array.number + 1 :]:
+                submission.record(later, refused="not asked for after the refusal before it")
+            return [error.words]  # what was queued before it runs; submitting again adds the rest
+        submission.record(array, job=job)
+        mine.append(job)
+    try:
+        job = launch.queue(
+            submission, of_reduce, reduce_parameters(site, of_reduce, code, before + mine), python_of(site)
+        )
+    except launch.Unanswered as error:
+        return [error.words]
+    except SlurmError as error:
+        submission.record(of_reduce, refused=error.words)
+        return [error.words]
+    submission.record(of_reduce, job=job)
+    if standing.reduce:
+        scheduler.cancel(standing.reduce, pending_only=True)  # the new one waits for their tasks too
+    return []
+
+
+def parameters(site: Site, array: Array, code: Path, share: int, exclude: list[str], after: str | None) -> dict:
+    """submitit's parameters for an array of tasks, of which `share` may run at once."""
+    extra: dict = {"requeue" if site.requeue else "no-requeue": True}
+    if site.gpu:
+        extra[site.gpu.option] = site.gpu.value
+    return _common(site, array, code) | {
+        "partition": site.partition,
+        "constraint": site.constraint,
+        "time": site.minutes,
+        "cpus_per_task": site.cpus,
+        "mem": _megabytes(site.memory_gb),
+        "array_parallelism": share,
+        "dependency": f"afterany:{after}" if after else None,
+        "exclude": ",".join(exclude) or None,
+        "additional_parameters": extra,
+    }
+
+
+def reduce_parameters(site: Site, array: Array, code: Path, before: list[str]) -> dict:
+    """submitit's parameters for the reduce job: after all tasks, however they ended, and without a GPU."""
+    asks = site.reduce
+    return _common(site, array, code) | {
+        "partition": asks.partition or site.partition,
+        "constraint": asks.constraint or site.constraint,
+        "time": asks.minutes,
+        "cpus_per_task": asks.cpus,
+        "mem": _megabytes(asks.memory_gb or site.memory_gb),
+        "dependency": "afterany:" + ":".join(before) if before else None,
+        "additional_parameters": {"requeue": True},
+    }
+
+
+def _common(site: Site, array: Array, code: Path) -> dict:
+    return {
+        "job_name": array.name,
+        "account": site.account,
+        "qos": site.qos,
+        "wckey": site.wckey,
+        "nodes": 1,
+        "ntasks_per_node": 1,
+        "signal_delay_s": site.signal_seconds,
+        "stderr_to_stdout": True,  # one log a task
+        "setup": setup_of(site, PYTHONPATH=str(code), PYTHONDONTWRITEBYTECODE="1"),
+    }
+
+
+def setup_of(site: Site, **variables: str) -> list[str]:
+    """Shell lines before the command of each job: the profile's set-up and environment, and these variables."""
+    variables = {**site.environment, **variables, **({"TMPDIR": site.scratch} if site.scratch else {})}
+    return [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in variables.items())]
+
+
+def python_of(site: Site) -> str:
+    """The command that starts Python on the nodes. A profile's own is taken as shell text, as it stands."""
+    return site.python or shlex.quote(sys.executable)
+
+
+def _megabytes(gigabytes: float | None) -> str | None:
+    return None if gigabytes is None else f"{round(gigabytes * 1024)}M"
+
+
+def cost_of(plan: Plan, earlier: list[attempts.TaskAttempt]) -> Cost:
+    """What a unit and a model load take: as measured in earlier attempts of this run, else a guess."""
+    images = sum(len(plan.sets[cell.set].settings) for cell in plan.units.values()) / len(plan.units)
+    guessed, unit_s = guess(plan.steps, plan.size, images), attempts.unit_seconds(earlier)
+    if unit_s is None:
+        return guessed
+    return Cost(unit_s, attempts.load_seconds(earlier) or guessed.load_s, measured=True)
+
+
+def room(site: Site) -> int | None:
+    """How many more jobs (array elements count) may be queued. None: the profile names no cap."""
+    if site.submit_cap is None:
+        return None
+    queued = scheduler.ask("squeue", "-h", "-r", "--me", "-o", "%i").split()
+    return max(0, site.submit_cap - len(queued))
+
+
+def _max_array(site: Site) -> int | None:
+    told = scheduler.max_array_size()
+    sizes = [size for size in (told, site.max_array) if size]
+    return min(sizes, default=None)

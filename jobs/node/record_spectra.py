@@ -1,0 +1,65 @@
+"""Spectra of a run's units: a unit is sampled again with a recorder, and its spectra are kept beside the run.
+
+RUN/spectra/<key>.safetensors   `<k or v>.<layer>.<step>` -> (r,) float32; the finished unit itself is left alone
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from safetensors.torch import save
+
+from svdstory.jobs.node.worker import fitting
+from svdstory.jobs.study.plan import Plan
+from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.generation import generate
+from svdstory.pipeline.models.load import load_model
+from svdstory.pipeline.spectral.recorder import SpectraRecorder
+
+
+def record_spectra(
+    plan: Plan,
+    run: Path,
+    keys: Iterable[str],
+    device: str | None = None,
+    report: Callable[[str, str], None] = lambda key, state: None,
+) -> list[Path]:
+    """Record the spectra of these units, those that have none yet. Raises InputError for one that gives none.
+
+    `report` is told of each unit: (key, "done" | "found").
+    """
+    model, paths = None, []
+    for key in keys:
+        path, cell = run / "spectra" / f"{key}.safetensors", plan.units[key]
+        paths.append(path)
+        if path.exists():
+            report(key, "found")
+            continue
+        model, recorder = model or load_model(plan.model, device), SpectraRecorder()
+        prompts, method = plan.sets[cell.set], plan.methods[cell.method]
+        generate(
+            model,
+            prompts,
+            method,
+            seed=cell.seed,
+            steps=plan.steps,
+            guidance=plan.guidance,
+            size=plan.size,
+            scheduler=plan.scheduler,
+            exact_filter=plan.exact_filter,
+            spectra=recorder,
+            micro_batch=fitting(plan, method, len(prompts.settings), model.device),
+        )
+        if not recorder.values:
+            raise InputError(
+                f"{cell.method}: attends to no anchors, so it has no spectra to record. Choose a method "
+                "with extended attention: --method unmasked"
+            )
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_name(f".{key}.{os.uname().nodename}.{os.getpid()}")
+        partial.write_bytes(
+            save(recorder.tensors(), metadata={"set": cell.set, "method": cell.method, "seed": str(cell.seed)})
+        )
+        os.replace(partial, path)
+        report(key, "done")
+    return paths

@@ -1,0 +1,242 @@
+"""The worker: loads the model once and works through units, each published before the next."""
+
+import hashlib
+import io
+import re
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from PIL import Image, PngImagePlugin
+from safetensors.torch import save
+
+import svdstory.pipeline
+from svdstory.jobs.study.plan import Cell, Plan
+from svdstory.jobs.study.store import Attempt, Store
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.decoding import NotFinite
+from svdstory.pipeline.generation import Generated, generate
+from svdstory.pipeline.models import memory
+from svdstory.pipeline.models.load import Model, device_name, load_model
+
+FATAL = ("disk full", "bad node")  # causes after which the next unit would fail too
+# PyTorch's own error has a class; CUDA, its libraries (cuBLAS, cuSOLVER, cuDNN) and the CPU's allocator have words
+OUT_OF_MEMORY = re.compile("out of memory|not enough memory|cannot allocate memory|ALLOC(ATION)?_FAILED", re.IGNORECASE)
+
+
+@dataclass
+class Outcome:
+    """What a worker did: keys of units that it made, found finished, or failed on (with cause); and why it stopped."""
+
+    made: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    stopped: str = ""
+
+
+def work(
+    plan: Plan,
+    store: Store,
+    keys: Iterable[str],
+    *,
+    device: str | None = None,
+    micro_batch: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[str, str, float], None] = lambda key, state, seconds: None,
+) -> Outcome:
+    """Make the units `keys` that are not finished. A unit that fails is recorded, and the next one is made.
+
+    `stop` is asked before each unit and after each denoising step; when it says so, the unit at hand is abandoned.
+    `report` is told of each unit: (key, "done" | "found" | its failure's cause, seconds). Raises InputError for a
+    model that cannot be loaded here.
+    """
+    outcome, attempt, model = Outcome(), Attempt.here(), None
+    for key in keys:
+        if stop():
+            outcome.stopped = "asked to stop"
+            break
+        if store.is_finished(key):
+            outcome.found.append(key)
+            report(key, "found", 0.0)
+            continue
+        model = model or load_model(plan.model, device)
+        began = time.time()
+        try:
+            make_unit(plan, plan.units[key], store, model, attempt, micro_batch, stop)
+        except Stopped:
+            outcome.stopped = "asked to stop"
+            break
+        except Exception as error:  # recorded with its cause; the worker goes on
+            cause = cause_of(error)
+            outcome.failed[key] = cause
+            report(key, cause, time.time() - began)
+            record(store, key, cause, attempt)
+            if cause in FATAL:
+                outcome.stopped = cause
+                break
+            continue
+        outcome.made.append(key)
+        report(key, "done", time.time() - began)
+    return outcome
+
+
+class Stopped(Exception):
+    """The worker was asked to stop in the middle of a unit."""
+
+
+def make_unit(
+    plan: Plan,
+    cell: Cell,
+    store: Store,
+    model: Model,
+    attempt: Attempt,
+    micro_batch: int | None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Sample one unit and publish it."""
+
+    def on_step(step) -> None:
+        if stop():
+            raise Stopped
+
+    began = time.time()
+    prompts, method = plan.sets[cell.set], plan.methods[cell.method]
+    micro_batch = micro_batch or fitting(plan, method, len(prompts.settings), model.device)
+    made = generate(
+        model,
+        prompts,
+        method,
+        seed=cell.seed,
+        steps=plan.steps,
+        guidance=plan.guidance,
+        size=plan.size,
+        scheduler=plan.scheduler,
+        exact_filter=plan.exact_filter,
+        on_step=on_step,
+        micro_batch=micro_batch,
+    )
+    files = {f"{i}.png": png(image, text_chunks(plan, cell, i)) for i, image in enumerate(made.images)}
+    files["tensors.safetensors"] = tensors(made, model)
+    manifest = {
+        "set": {"name": cell.set, **prompts.content()},
+        "prompts": prompts.prompts,
+        "method": {"name": cell.method, **method.switches()},
+        "seed": cell.seed,
+        "setting": {
+            "steps": plan.steps,
+            "size": list(plan.size),
+            "guidance": plan.guidance,
+            "scheduler": plan.scheduler,
+            "exact_filter": plan.exact_filter,
+        },
+        "model": {"name": plan.model.name, **plan.model.content(), "note": plan.model.note},
+        "images": len(made.images),
+        "counters": made.counters,
+        "times": {"began": began, "ended": time.time()},
+        "device": device_name(model.device),
+        "micro_batch": micro_batch,
+        "versions": versions(),
+        "code": code_revision(),
+    }
+    store.publish(cell.key, files, manifest, attempt)
+
+
+def fitting(plan: Plan, method: Method, images: int, device: torch.device) -> int | None:
+    """The micro-batch that fits the card at hand; None, all at once, where it is not known to matter."""
+    if device.type != "cuda" or not memory.applies(plan.model):
+        return None
+    card_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return memory.largest_micro_batch(method, images, plan.size, card_gib) or 1
+
+
+def text_chunks(plan: Plan, cell: Cell, image: int) -> dict[str, str]:
+    """What a generated image is expected to tell of itself, in its PNG text chunks."""
+    prompt = plan.sets[cell.set].prompts[image]
+    width, height = plan.size
+    return {
+        "prompt": prompt,
+        "seed": str(cell.seed),
+        "method": cell.method,
+        "set": cell.set,
+        "unit": cell.key,
+        "image": str(image),
+        "model": plan.model.name,
+        "note": plan.model.note,
+        "parameters": f"{prompt}\nSteps: {plan.steps}, Sampler: {plan.scheduler}, CFG scale: {plan.guidance}, "
+        f"Seed: {cell.seed}, Size: {width}x{height}, Model: {plan.model.name}, "
+        f"Method: {cell.method}",
+    }
+
+
+def png(image: Image.Image, chunks: dict[str, str]) -> bytes:
+    """PNG bytes with international text chunks; the same image and chunks give the same bytes."""
+    info = PngImagePlugin.PngInfo()
+    for key, text in chunks.items():
+        info.add_itxt(key, text)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=info, compress_level=6)
+    return buffer.getvalue()
+
+
+def tensors(made: Generated, model: Model) -> bytes:
+    """masks: (B, H/2, W/2) uint8, the subject masks that the sampler ended with."""
+    rows, columns = (side // 2 for side in made.sample.latents.shape[-2:])
+    masks = made.sample.masks.unflatten(1, (rows, columns)).to("cpu", torch.uint8)
+    return save({"masks": masks.contiguous()})
+
+
+def cause_of(error: BaseException) -> str:
+    """The failure's cause, in the store's words."""
+    import errno
+
+    if isinstance(error, (NotFinite, FloatingPointError)):  # the latter is the spectral filter's
+        return "not finite"
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, (RuntimeError, OSError)) and OUT_OF_MEMORY.search(str(error))
+    ):
+        return "out of memory"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return "disk full"
+    if isinstance(error, RuntimeError) and "CUDA error" in str(error):
+        return "bad node"
+    return "bug"
+
+
+def record(store: Store, key: str, cause: str, attempt: Attempt) -> None:
+    try:
+        store.record_failure(key, cause, traceback.format_exc(), attempt)
+    except OSError as error:  # a full disk takes no record either: say it where the log goes
+        print(f"{key}: failed ({cause}), and its record could not be written: {error}", file=sys.stderr)
+
+
+@lru_cache
+def versions() -> dict[str, str]:
+    """Versions of what computes pixels."""
+    names = ("svdstory", "torch", "diffusers", "transformers", "safetensors", "pillow")
+    return {name: metadata.version(name) for name in names} | {"python": sys.version.split()[0]}
+
+
+@lru_cache
+def code_revision() -> str:
+    """The git revision of this code (with `+changes` if any), or a hash of its files where there is no git."""
+    package = Path(svdstory.pipeline.__file__).resolve().parent
+    root = package.parent
+    if (root / ".git").exists():
+
+        def git(*words: str) -> str:
+            return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True).stdout.strip()
+
+        revision = git("rev-parse", "HEAD")
+        if revision:
+            return revision + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    total = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        total.update(path.read_bytes())
+    return "sha256:" + total.hexdigest()[:16]

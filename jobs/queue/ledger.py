@@ -1,0 +1,260 @@
+"""What was asked of Slurm, so that a launcher killed at any moment leaves nothing unknown behind.
+
+    RUN/submissions/0003/intent.json    what will be queued, under which job names; written before the first sbatch
+    RUN/submissions/0003/array-0.json   the job id that sbatch gave, or the words with which it refused
+    RUN/submissions/0003/task-7.jsonl   what attempt after attempt of task 7 did (see attempts.py)
+    RUN/submissions/0003/reduced.json   whether its report has holes
+    RUN/submissions/0003/slurm/         submitit's scripts, pickles and logs
+
+A job whose launcher died between sbatch and array-0.json is found again by its name, which holds a token of the intent.
+The folder's number is taken by a rename onto a name that does not exist: of two launchers at once, one wins.
+"""
+
+import errno
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from svdstory.jobs.queue import scheduler
+from svdstory.jobs.queue.attempts import TaskAttempt
+from svdstory.jobs.queue.scheduler import Element
+from svdstory.jobs.study.store import Failure
+from svdstory.pipeline.config.strict import InputError
+
+# A launcher on another machine cannot be seen to live: it is believed dead when its intent is older than this.
+FOREIGN_LAUNCHER_S = 600
+
+
+@dataclass(frozen=True)
+class Array:
+    """Some tasks of a submission that are one Slurm array, and what came of asking for it."""
+
+    number: int
+    name: str  # the Slurm job name
+    first: int  # its element i is the submission's task first + i
+    count: int
+    job: str | None  # Slurm's id; None: not queued, or not known yet
+    refused: str | None  # Slurm's words
+
+
+class Submission:
+    """One `RUN/submissions/NNNN`. Its intent never changes; its other files are written once each."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @cached_property
+    def intent(self) -> dict:
+        return json.loads(_read_patiently(self.folder / "intent.json"))
+
+    @property
+    def number(self) -> int:
+        return int(self.folder.name)
+
+    @property
+    def tasks(self) -> list[list[str]]:
+        """The unit keys of each task."""
+        return self.intent["tasks"]
+
+    @property
+    def slurm_folder(self) -> Path:
+        return self.folder / "slurm"
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The arrays of tasks, and last the reduce job (an array of no tasks). Read from disk at each call."""
+        return [self._array(number, *shape) for number, shape in enumerate(self.intent["arrays"])]
+
+    def _array(self, number: int, name: str, first: int, count: int) -> Array:
+        try:
+            answer = json.loads((self.folder / f"array-{number}.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            answer = {}
+        return Array(number, name, first, count, answer.get("job"), answer.get("refused"))
+
+    def record(self, array: Array, job: str | None = None, refused: str | None = None) -> None:
+        """Write down what sbatch answered."""
+        write_whole(self.folder / f"array-{array.number}.json", {"job": job, "refused": refused, "at": time.time()})
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not known of some array what came of asking for it."""
+        return any(array.job is None and array.refused is None for array in self.arrays)
+
+    @property
+    def reduced(self) -> bool:
+        """Whether its reduce job has built a report of all cells of the plan."""
+        try:
+            return json.loads((self.folder / "reduced.json").read_text(encoding="utf-8"))["complete"]
+        except FileNotFoundError:
+            return False
+
+    def element_of(self, task: int) -> str | None:
+        """The Slurm id of a task: `17_3`, or `17` where the array has one task only."""
+        for array in self.arrays:
+            if array.job and array.first <= task < array.first + array.count:
+                return array.job if array.count == 1 else f"{array.job}_{task - array.first}"
+        return None
+
+    def launcher_lives(self) -> bool:
+        """Whether the process that wrote the intent may still be queueing (it, or an sbatch that it left behind)."""
+        launcher = self.intent["launcher"]
+        if launcher["host"] != socket.gethostname():
+            return time.time() - launcher["at"] < FOREIGN_LAUNCHER_S
+        if launcher["pid"] != os.getpid() and _started(launcher["pid"]) == launcher["started"]:
+            return True
+        return _sbatch_at_work(self.slurm_folder)
+
+
+def submissions(run: Path) -> list[Submission]:
+    """All submissions of a run, oldest first."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(run / "submissions") if entry.name.isdigit())
+    except FileNotFoundError:
+        return []
+    return [Submission(run / "submissions" / name) for name in names]
+
+
+@dataclass(frozen=True)
+class Live:
+    """An array element or reduce job that Slurm has not ended yet."""
+
+    submission: Submission
+    array: Array
+    element: Element
+
+    @property
+    def units(self) -> list[str]:
+        """Keys of the units of its task; the reduce job has none."""
+        return self.submission.tasks[self.array.first + (self.element.index or 0)] if self.array.count else []
+
+
+def live(known: list[Submission]) -> list[Live]:
+    """What Slurm still holds of the submissions: one squeue. Raises SlurmError where the controller does not answer.
+
+    By the jobs' names, so that a job whose launcher died before writing its id down is seen too.
+    """
+    places = {array.name: (submission, array) for submission in known for array in submission.arrays}
+    return [Live(*places[e.name], e) for e in scheduler.queue(names=list(places)) if e.live and e.name in places]
+
+
+def to_come(holders: list[Live], failures: dict[str, list[Failure]], turns: list[TaskAttempt]) -> set[str]:
+    """The units in the hands of live elements, finished ones among them.
+
+    Left out is what failed in the present turn of an element that runs: it does not come to that unit again.
+    """
+    restarts = {turn.job: turn.restart for turn in sorted(turns, key=lambda turn: turn.restart)}
+    coming: set[str] = set()
+    for holder in holders:
+        task, runs = holder.element.task, holder.element.state == "RUNNING"
+        turn = f"{task}-r{restarts.get(task, 0)}-"
+        failed = {key for key in holder.units for f in failures.get(key, []) if runs and f.attempt.startswith(turn)}
+        coming.update(key for key in holder.units if key not in failed)
+    return coming
+
+
+def intend(run: Path, number: int, tasks: list[list[str]], array_sizes: list[int], **facts) -> Submission | None:
+    """Announce a submission, atomically. None where another launcher took the number first: look again.
+
+    `array_sizes` are the tasks of each array, in order; `facts` (site, plan, code) go into the intent as they are.
+    """
+    token, firsts = secrets.token_hex(4), [sum(array_sizes[:i]) for i in range(len(array_sizes))]
+    shapes = enumerate(zip(firsts, array_sizes, strict=True))
+    arrays = [(f"svdstory-{token}-{i}", first, size) for i, (first, size) in shapes]
+    launcher = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "at": time.time()}
+    intent = {"tasks": tasks, "arrays": [*arrays, (f"svdstory-{token}-reduce", len(tasks), 0)], "launcher": launcher}
+    folder = run / "submissions" / f"{number:04d}"
+    mine = run / "submissions" / f".{token}"
+    (mine / "slurm").mkdir(parents=True)
+    write_whole(mine / "intent.json", {**intent, **facts})
+    try:
+        mine.rename(folder)  # onto a folder with content: refused by the file system, whoever else tries
+    except OSError:
+        (mine / "intent.json").unlink()
+        (mine / "slurm").rmdir()
+        mine.rmdir()
+        return None
+    return Submission(folder)
+
+
+def settle(submission: Submission, adopt: Callable[[Array, str], None]) -> list[Array]:
+    """Find the job ids that a killed launcher did not write down, and write them down.
+
+    `adopt(array, job)` does what else the launcher left undone; it comes first, so that one who is killed in it finds
+    the job again. Returns the arrays that were adopted so. Raises SlurmError where the controller does not answer: then
+    nobody can tell, and nothing may be queued a second time.
+    """
+    unknown = [array for array in submission.arrays if array.job is None and array.refused is None]
+    if not unknown or submission.launcher_lives():
+        return []
+    found = scheduler.find([array.name for array in unknown])
+    for array in unknown:
+        if array.name in found:
+            adopt(array, found[array.name])
+            submission.record(array, job=found[array.name])
+        else:
+            submission.record(array, refused="the launcher ended before it was queued")
+    return [array for array in submission.arrays if array.job in found.values()]
+
+
+def wait_for_launchers(run: Path, deadline_s: float = 60) -> None:
+    """Wait until no other launcher is at work on this run. Raises InputError that names it at the deadline."""
+    end = time.monotonic() + deadline_s
+    while busy := [s for s in submissions(run) if s.is_open and s.launcher_lives()]:
+        if time.monotonic() > end:
+            launcher = busy[0].intent["launcher"]
+            raise InputError(
+                f"{busy[0].folder}: another submit (process {launcher['pid']} on {launcher['host']}) is at work on "
+                f"this run for over {deadline_s:g} s. Wait for it, or end it and submit again."
+            )
+        time.sleep(0.2)
+
+
+def write_whole(path: Path, content: dict) -> None:
+    """Write JSON so that a reader sees all of it or nothing, also after a crash."""
+    draft = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    with open(draft, "w", encoding="utf-8") as file:
+        json.dump(content, file, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)
+
+
+def _read_patiently(path: Path, deadline_s: float = 30) -> str:
+    """Read a file that was written for certain: on NFS and Lustre, another node may see it late, or a stale handle."""
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE) or time.monotonic() > end:
+                raise
+        time.sleep(0.5)
+
+
+def _started(pid: int) -> str | None:
+    """When the process started, in clock ticks since boot: with its pid, its identity. None: there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[19] if fields[0] not in "ZX" else None
+
+
+def _sbatch_at_work(folder: Path) -> bool:
+    """Whether an sbatch whose script lies in `folder` runs on this machine: a killed launcher's child goes on."""
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[0].endswith(b"sbatch") and any(word.startswith(os.fsencode(folder)) for word in words):
+                return True
+    return False

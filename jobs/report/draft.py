@@ -1,0 +1,118 @@
+"""The next report, built beside the present one and swapped in whole: a reader never sees half a report.
+
+Each file is keyed by what it is made from (its inputs and the code that makes it). A file whose key is the present
+report's is linked over instead of made. The keys lie in the report itself, report/.inputs.json, swapped with it.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from svdstory.pipeline.config.strict import digest
+
+KEYS = ".inputs.json"
+
+
+class Draft:
+    """A report in the making."""
+
+    def __init__(self, run: Path):
+        self.report = run / "report"
+        self.folder = run / f".report.{os.uname().nodename}.{os.getpid()}"
+        sweep(run)
+        self.made: list[str] = []
+        self.kept: list[str] = []
+        self._keys: dict[str, list] = {}
+        self._before = self._read_keys()
+
+    def add(self, name: str, inputs: Any, make: Callable[[], bytes]) -> None:
+        """A file of the report: `make` is asked for its bytes unless the present report has it from equal inputs."""
+        key = digest([name, inputs, code_version()])
+        before, target = self.report / name, self.folder / name
+        known_key, size = self._before.get(name, ("", -1))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if known_key == key and _size(before) == size and link_or_copy(before, target):
+            self.kept.append(name)
+        else:
+            target.write_bytes(make())
+            self.made.append(name)
+        self._keys[name] = [key, target.stat().st_size]
+
+    def read(self, name: str) -> bytes:
+        """The content of a file that was added."""
+        return (self.folder / name).read_bytes()
+
+    def swap(self) -> None:
+        """Put the draft in the present report's place. With nothing new, the present report stays as it is."""
+        if not self.made and set(self._before) == set(self._keys):
+            shutil.rmtree(self.folder)
+            return
+        (self.folder / KEYS).write_text(json.dumps(self._keys, indent=0, sort_keys=True), encoding="utf-8")
+        old = self.folder.with_name(self.folder.name + ".old")
+        while True:
+            try:
+                os.rename(self.report, old)
+            except FileNotFoundError:
+                pass
+            try:
+                os.rename(self.folder, self.report)
+                break
+            except OSError:  # another reduce put its own here in between
+                if not self.report.exists():
+                    raise
+            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def discard(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read_keys(self) -> dict[str, list]:
+        try:
+            return json.loads((self.report / KEYS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+
+def sweep(run: Path) -> None:
+    """Remove what killed processes of this host left behind; a report that one had just moved away comes back."""
+    for path in run.glob(f".report.{os.uname().nodename}.*"):
+        pid = path.name.removesuffix(".old").rpartition(".")[2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            if path.suffix == ".old" and not (run / "report").exists():
+                os.rename(path, run / "report")
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Whether the file is there now: another reduce may have taken the source away."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+    return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+@lru_cache
+def code_version() -> str:
+    """A hash of the code and templates that make reports: other code makes its files anew."""
+    total = sha256()
+    folder = Path(__file__).parent
+    code = [p for p in folder.rglob("*") if p.suffix in (".py", ".j2", ".css", ".js")]
+    for path in sorted([*code, folder / "claims.yaml"]):
+        total.update(path.read_bytes())
+    return total.hexdigest()

@@ -1,0 +1,125 @@
+"""Names as they stand in figures and grids, in English and Russian. A method without an entry is called by its name."""
+
+import re
+
+LANGUAGES = ("en", "ru")
+
+METHODS = [  # pattern of the name, English, Russian; {0}, {1} are the pattern's groups, {0%} a share in per cent
+    ("sdxl", "SDXL", "SDXL"),
+    ("sdxl-no-freeu", "SDXL without FreeU", "SDXL без FreeU"),
+    ("consistory", "ConsiStory", "ConsiStory"),
+    ("consistory-same-latent", "ConsiStory, same noise", "ConsiStory, общий шум"),
+    ("consistory-no-attention", "ConsiStory, no extended attention", "ConsiStory без общего внимания"),
+    ("consistory-dropout-(.+)", "ConsiStory, mask dropout {0}", "ConsiStory, дропаут масок {0}"),
+    ("consistory-no-query-blending", "ConsiStory, no query blending", "ConsiStory без смешивания запросов"),
+    ("consistory-no-injection", "ConsiStory, no injection", "ConsiStory без внедрения признаков"),
+    ("consistory-anchors-(.+)", "ConsiStory, anchors: {0}", "ConsiStory, опорных: {0}"),
+    ("unmasked", "Unmasked attention", "Внимание без масок"),
+    ("unmasked-anchors-(.+)", "Unmasked, anchors: {0}", "Без масок, опорных: {0}"),
+    ("svd-top-(.+)", "SVD, top {0}", "SVD, первые {0}"),
+    ("svd-fraction-injection", "SVD 5 % + injection", "SVD 5 % + внедрение"),
+    ("svd-fraction-([0-9.]+)", "SVD {0%}", "SVD {0%}"),
+    ("svd-energy-(.+)", "SVD, {0%} of energy", "SVD, {0%} энергии"),
+    ("svd-kv-(.+)-(.+)", "SVD, K {0%}, V {1%}", "SVD, K {0%}, V {1%}"),
+    ("svd-exp", "SVD exp", "SVD exp"),
+    ("svd-log", "SVD log", "SVD log"),
+    ("svd-log2", "SVD log²", "SVD log²"),
+    ("svd-log-anchors-(.+)", "SVD log, anchors: {0}", "SVD log, опорных: {0}"),
+    ("svd-log-fraction", "SVD log, 5 %", "SVD log, 5 %"),
+    ("svd-log2-fraction", "SVD log², 5 %", "SVD log², 5 %"),
+    ("svd-log-energy", "SVD log, 95 % of energy", "SVD log, 95 % энергии"),
+    ("svd-log2-energy", "SVD log², 95 % of energy", "SVD log², 95 % энергии"),
+    ("random-reference", "Random reference", "Случайный образец"),
+    ("random-reference-log-fraction", "Random reference, SVD log, 5 %", "Случайный образец, SVD log, 5 %"),
+]
+
+WORDS = {
+    "consistency": ("Subject consistency", "Согласованность объекта"),
+    "alignment": ("Prompt alignment", "Соответствие запросу"),
+    "leakage": ("Background leakage", "Утечка фона"),
+    "layout": ("Layout diversity", "Разнообразие композиций"),
+    "better": ("better", "лучше"),
+    "share": ("Share of singular values kept", "Доля сохранённых сингулярных чисел"),
+    "share of K": ("Share kept of K", "Доля для K"),
+    "share of V": ("Share kept of V", "Доля для V"),
+    "pareto": ("Pareto front", "Парето-фронт"),
+    "all values": ("All singular values", "Все сингулярные числа"),
+    "first 50": ("The first 50", "Первые 50"),
+    "index": ("Number of the singular value", "Номер сингулярного числа"),
+    "value": ("Singular value", "Сингулярное число"),
+    "iteration": ("iteration", "итерация"),
+    "layer": ("layer", "слой"),
+    "as is": ("as it is", "исходный"),
+    "good": ("good sets", "удачные наборы"),
+    "bad": ("bad sets", "неудачные наборы"),
+    "repaired": ("as consistent as {0} on good sets (median)", "не хуже, чем {0} на удачных наборах (медиана)"),
+    "improved": ("more consistent than {0} on this set", "лучше, чем {0} на этом наборе"),
+    "seed": ("seed", "зерно"),
+    "missing": ("not measured", "нет данных"),
+    "random": ("random weights: these numbers mean nothing", "случайные веса: числа ничего не значат"),
+    "noise": ("random weights: the images are noise", "случайные веса: изображения - шум"),
+    "intervals": ("95 % bootstrap intervals over prompt sets, n = {0}", "95 % бутстреп-интервалы по наборам, n = {0}"),
+    "incomplete": ("{0} sets left out: cells are missing", "пропущено наборов: {0} (нет ячеек)"),
+    "sets": ("Prompt sets", "Наборы запросов"),
+}
+
+
+def method_label(name: str, lang: str = "en") -> str:
+    """`svd-kv-0.01-0.05` -> `SVD, K 1 %, V 5 %`; a user's method keeps its name."""
+    for pattern, *texts in METHODS:
+        found = re.fullmatch(pattern, name)
+        if found:
+            text = texts[LANGUAGES.index(lang)]
+            for i, group in enumerate(found.groups()):
+                text = text.replace(f"{{{i}}}", group).replace(f"{{{i}%}}", per_cent(group))
+            return text
+    return name
+
+
+def word(key: str, lang: str = "en", *values) -> str:
+    """A label of figures. Raises KeyError for a word that is not listed."""
+    return WORDS[key][LANGUAGES.index(lang)].format(*values)
+
+
+def per_cent(share: str | float) -> str:
+    try:
+        return f"{float(share) * 100:g} %"
+    except ValueError:
+        return str(share)
+
+
+METRICS = {
+    "clipscore": ("CLIPScore", "CLIPScore"),
+    "clip_i": ("CLIP-I", "CLIP-I"),
+    "dreamsim": ("DreamSim distance", "расстояние DreamSim"),
+    "background": ("background similarity", "сходство фонов"),
+    "layout": ("layout displacement", "смещение композиции"),
+    "identity_distance": ("identity distance", "расстояние между объектами"),
+    "body_hue_distance": ("body hue distance", "разница цвета объекта"),
+    "kind_accuracy": ("kind accuracy", "точность вида объекта"),
+    "scene_accuracy": ("scene accuracy", "точность сцены"),
+    "scene_leakage": ("scene leakage", "утечка сцены"),
+    "world_background": ("background similarity", "сходство фонов"),
+    "world_layout": ("layout difference", "различие композиций"),
+    "world_pose": ("pose difference", "различие поз"),
+    "subject": ("subject", "объект"),
+    "excess over": ("minus {0}'s", "минус {0}"),
+    "relative to": ("over {0}'s", "к {0}"),
+}
+
+
+def metric_label(metric: str, lang: str = "en") -> str:
+    """`dreamsim_subject:dino_vitb16` -> `DreamSim distance (subject), dino_vitb16`"""
+    language = LANGUAGES.index(lang)
+    name, _, rest = metric.partition(" ")
+    name, _, fill = name.partition("+")
+    name, _, backbone = name.partition(":")
+    stem = name.removesuffix("_subject")
+    label = METRICS[stem][language] if stem in METRICS else stem
+    label = label[:1].upper() + label[1:]
+    if stem != name:
+        label += f" ({METRICS['subject'][language]})"
+    how, _, reference = rest.rpartition(" ")
+    if how:
+        label += " " + METRICS[how][language].format(method_label(reference, lang))
+    return ", ".join(part for part in (label, backbone, fill) if part)

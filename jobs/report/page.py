@@ -1,0 +1,205 @@
+"""index.html: one page, without network, to look at a whole run. Its parts are templates/page.html.j2, .css and .js.
+
+The page carries everything as data: small pictures in WebP, numbers and names in JSON. Thumbnails of a set lie in one
+block, thumbs/<set>.js; blocks are inlined as long as the page stays under INLINE, else loaded when a set is chosen.
+"""
+
+import json
+import shlex
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from PIL import Image
+
+from svdstory.jobs.report.cells import DONE, Place, Study, is_random
+from svdstory.jobs.report.findings import Findings, better
+from svdstory.jobs.report.labels import method_label, metric_label
+from svdstory.jobs.report.tables.files import answer_rows, groups_of
+from svdstory.jobs.report.thumbnails import PAGE_SIDE, Pack, as_uri, webp
+from svdstory.jobs.report.verdicts import verdicts
+from svdstory.jobs.study.experiment import shipped_experiments
+
+INLINE = 24_000_000  # bytes of thumbnails that the page carries itself
+PREVIEW = 1400  # pixels: width of figures on the page; a click opens the full size
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page shows. folder: the report in the making. drawn: figure -> caption; not_drawn: figure -> why."""
+
+    study: Study
+    findings: Findings
+    names: dict[str, str]
+    folder: Path
+    drawn: dict[str, str]
+    not_drawn: dict[str, str]
+    counts: str
+    setting: str
+
+
+def thumbnail_block(places: list[Place], pack: Path, index: int) -> bytes:
+    """JavaScript that hands one set's thumbnails to the page: unit key -> data URIs."""
+    thumbnails = Pack(pack)
+    block = {
+        p.cell.key: [thumbnails.for_page(picture.sha256) for picture in p.pictures] for p in places if p.state == DONE
+    }
+    return f"svdstory.thumbs({index},{json.dumps(block, separators=(',', ':'))})\n".encode()
+
+
+def write_page(page: Page) -> bytes:
+    """The page's bytes, from a report whose other files are there."""
+    blocks = [page.folder / "thumbs" / f"{name}.js" for name in page.names.values()]
+    inline = sum(path.stat().st_size for path in blocks) <= INLINE
+    figures = [
+        {"name": name, "caption": caption, "image": preview(page.folder / "figures" / f"{name}.png")}
+        for name, caption in page.drawn.items()
+    ]
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            plan=page.study.plan,
+            verdicts=verdicts(page.study, page.findings),
+            answers=answer_rows(page.findings.answers, page.study),
+            figures=figures,
+            overview=preview(page.folder / "overview.png"),
+            data=embedded(run_data(page)),
+            css=_text("page.css"),
+            js=_text("page.js"),
+            blocks=[_block_json(path) for path in blocks] if inline else [],
+        )
+        .encode()
+    )
+
+
+def preview(path: Path) -> str:
+    """A figure as the page shows it: WebP, no wider than PREVIEW."""
+    return as_uri(webp(Image.open(path).convert("RGB"), PREVIEW, 82))
+
+
+def run_data(page: Page) -> dict:
+    """Everything that page.js shows, as JSON."""
+    study, plan = page.study, page.study.plan
+    metrics = [m for m, cells in study.numbers.items() if any(c.value is not None for c in cells.values())]
+    at = {name: i for i, name in enumerate(plan.sets)}, {name: i for i, name in enumerate(plan.methods)}
+    cells = [
+        [
+            at[0][p.cell.set],
+            at[1][p.cell.method],
+            p.cell.seed,
+            p.cell.key,
+            p.hole,
+            [_number(study, metric, p) for metric in metrics],
+            None if p.seconds is None else round(p.seconds, 1),
+            p.device,
+        ]
+        for p in study.places
+    ]
+    return {
+        "sets": [
+            {
+                "name": name,
+                "file": page.names[name],
+                "group": s.group,
+                "origin": s.origin,
+                "why": s.why,
+                "lead": " ".join(x.strip() for x in (s.style, s.subject) if x.strip()),
+                "settings": list(s.settings),
+                "prompts": s.prompts,
+            }
+            for name, s in plan.sets.items()
+        ],
+        "methods": [{"name": m, "label": method_label(m)} for m in plan.methods],
+        "metrics": [
+            {
+                "name": m,
+                "label": metric_label(m),
+                "better": better(m),
+                "random": is_random(study.measured.protocols.get(m, {})),
+            }
+            for m in metrics
+        ],
+        "baseline": page.findings.baseline,
+        "command": command(study),
+        "cells": cells,
+        "axes": page.findings.axes,
+        "groups": groups_of(study),
+        "ratio": plan.size[1] / plan.size[0],
+        "small": max(plan.size) <= PAGE_SIDE,
+        "statistics": statistics(page),
+    }
+
+
+def statistics(page: Page) -> dict:
+    """group -> axis -> method number -> [mean, low, high, difference, low, high, Holm p, sets, sets left out].
+
+    Unrounded: page.js rounds as report.md does, and rounding twice can change the last digit.
+    """
+    found: dict = {}
+    for group in groups_of(page.study):
+        for axis, metric in page.findings.axes.items():
+            rows = found.setdefault(group, {}).setdefault(axis, [])
+            for method in page.study.plan.methods:
+                s, v = page.findings.summary(metric, method, group), page.findings.versus(metric, method, group)
+                mean = (s and s.interval) or None
+                gap = (v and v.difference) or None
+                rows.append(
+                    [
+                        *(getattr(mean, k, None) for k in ("mean", "low", "high")),
+                        *(getattr(gap, k, None) for k in ("mean", "low", "high")),
+                        None if v is None or v.p_holm is None else float(f"{v.p_holm:.2g}"),
+                        s.sets if s else 0,
+                        s.sets_left_out if s else 0,
+                    ]
+                )
+    return found
+
+
+def command(study: Study) -> str:
+    """The command line that makes one cell again, up to its set, method and seed."""
+    plan = study.plan
+    experiment = plan.experiment if plan.experiment in shipped_experiments() else f"{plan.experiment}.yaml"
+    width, height = plan.size
+    return (
+        f"svdstory run {shlex.quote(experiment)} --model {shlex.quote(plan.model.name)} --steps {plan.steps} "
+        f"--size {width}x{height} --dtype {plan.model.dtype}"
+    )
+
+
+def embedded(content: dict) -> str:
+    """JSON that can stand inside a script element, whatever users named their sets."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _block_json(path: Path) -> str:
+    return path.read_text().partition(",")[2].rstrip()[:-1]
+
+
+def _number(study: Study, metric: str, place: Place) -> float | None:
+    found = study.numbers[metric].get((place.cell.set, place.cell.method, place.cell.seed))
+    return _rounded(found.value) if found else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)  # the page shows three digits
+
+
+def _text(name: str) -> str:
+    return resources.files("svdstory.jobs.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@lru_cache
+def environment() -> jinja2.Environment:
+    """Everything that users named is escaped."""
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_text),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )

@@ -1,0 +1,199 @@
+"""The plan: every cell (prompt set × method × seed) of an experiment and the unit that fills it.
+
+A plan is an immutable file, RUN/plans/0001-<hash>.json. A changed experiment adds the next number; the last one is
+the run's plan. Workers are given the path of the one they work on.
+"""
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+
+from svdstory.jobs.study.experiment import Experiment, read_methods, read_prompt_sets
+from svdstory.pipeline.config.methods import TOLERANCE, Method
+from svdstory.pipeline.config.prompt_sets import PromptSet
+from svdstory.pipeline.config.strict import InputError, Strict, digest, nearest, parse
+from svdstory.pipeline.config.tokens import subject_positions
+from svdstory.pipeline.models.spec import ModelSpec, resolve_model
+
+SCHEMA = 1  # of what a unit is; part of its key
+KEY_DIGITS = 24  # of sha256's 64: 96 bits
+SCHEDULERS = ("ddim", "euler", "euler-ancestral", "dpm++2m", "unipc")
+
+
+class Cell(Strict):
+    """One place of the study's table. Cells whose pixels are the same share a unit: the same key."""
+
+    set: str
+    method: str
+    seed: int
+    key: str
+
+
+class Plan(Strict):
+    """An experiment, resolved: all that changes pixels, and all that names it."""
+
+    schema_version: int
+    experiment: str
+    about: str
+    model: ModelSpec
+    steps: int
+    size: tuple[int, int]
+    guidance: float
+    scheduler: str
+    exact_filter: bool = True  # plans from before there was a choice don't say
+    scorers: tuple[str, ...]
+    sets: dict[str, PromptSet]
+    methods: dict[str, Method]
+    cells: tuple[Cell, ...]
+
+    @cached_property
+    def units(self) -> dict[str, Cell]:
+        """Key -> the first cell that it fills, in the plan's order: the units of one set stand together."""
+        units: dict[str, Cell] = {}
+        for cell in self.cells:
+            units.setdefault(cell.key, cell)
+        return units
+
+    def hash(self) -> str:
+        return digest(self.model_dump(mode="json"))[:12]
+
+
+def make_plan(
+    name: str,
+    experiment: Experiment,
+    near: Path,
+    dtype: str | None = None,
+    *,
+    sets: list[str] | None = None,
+    methods: list[str] | None = None,
+) -> Plan:
+    """Resolve and check an experiment, or those `sets` and `methods` of it. Nothing is written.
+
+    Raises InputError that lists everything that is wrong: prompts, methods, sizes, missing weights.
+    """
+    sets, methods = read_prompt_sets(experiment, near, sets), read_methods(experiment, methods)
+    model = resolve_model(experiment.model, dtype)
+    setting = {
+        "steps": model.steps if experiment.steps is None else experiment.steps,
+        "size": experiment.size or model.size,
+        "guidance": experiment.guidance,
+        "scheduler": experiment.scheduler,
+    }
+    check_setting(setting, model)
+    check_sets(sets, methods, model)
+    exact = experiment.exact_filter
+    cells = [
+        Cell(set=s, method=m, seed=seed, key=unit_key(sets[s], methods[m], seed, model, setting, exact))
+        for s in sets
+        for m in methods
+        for seed in experiment.seeds or sets[s].seeds
+    ]
+    return Plan(
+        schema_version=SCHEMA,
+        experiment=name,
+        about=experiment.about,
+        model=model,
+        **setting,
+        exact_filter=exact,
+        scorers=experiment.scorers or model.scorers,
+        sets=sets,
+        methods=methods,
+        cells=tuple(cells),
+    )
+
+
+def unit_key(prompts: PromptSet, method: Method, seed: int, model: ModelSpec, setting: dict, exact_filter: bool) -> str:
+    """Hash of everything that changes pixels, and of nothing else."""
+    filtered = {} if exact_filter or not method.filters() else {"filter_tolerance": TOLERANCE}
+    return digest(
+        {
+            "schema": SCHEMA,
+            "set": prompts.content(),
+            "method": method.switches(),
+            "seed": seed,
+            "model": model.content(),
+            **setting,
+            **filtered,
+            "size": list(setting["size"]),
+        }
+    )[:KEY_DIGITS]
+
+
+def check_setting(setting: dict, model: ModelSpec) -> None:
+    """Raises InputError for a size, a number of steps or a scheduler that cannot be."""
+    unit = 8 * model.pixels_per_latent()
+    if any(side % unit or side <= 0 for side in setting["size"]):
+        width, height = setting["size"]
+        raise InputError(
+            f"size {width}x{height}: model {model.name} needs multiples of {unit} pixels. Nearest: "
+            + "x".join(str(max(unit, round(side / unit) * unit)) for side in setting["size"])
+        )
+    if setting["steps"] < 1:
+        raise InputError(f"steps {setting['steps']}: expected 1 or more.")
+    if setting["scheduler"] not in SCHEDULERS:
+        name = setting["scheduler"]
+        raise InputError(
+            f"unknown scheduler {name!r}{nearest(name, list(SCHEDULERS))}. Known: {', '.join(SCHEDULERS)}."
+        )
+
+
+def check_sets(sets: dict[str, PromptSet], methods: dict[str, Method], model: ModelSpec) -> None:
+    """Raises one InputError for all prompts that don't fit the model and all sets too small for a method."""
+    tokenize, longest, wrong = model.tokenize(), model.max_length(), []
+    for name, prompts in sets.items():
+        for i, text in enumerate(prompts.prompts):
+            try:
+                subject_positions(text, prompts.concept, tokenize, longest)
+            except InputError as error:
+                wrong.append(f"prompt set {name}, prompt {i + 1}: {error}")
+        images = len(prompts.settings)
+        wrong += [
+            f"prompt set {name}: method {m} has n_anchors {method.n_anchors}, but the set has {images} images. "
+            "Use fewer anchors or add settings."
+            for m, method in methods.items()
+            if method.n_anchors > images
+        ]
+    if wrong:
+        raise InputError("\n".join(wrong))
+
+
+def write_plan(plan: Plan, run: Path) -> Path:
+    """Write the plan beside the run and return its path. The same plan again is the same file.
+
+    Two writers of the same plan end with one file; a reader never sees half of one.
+    """
+    folder = run / "plans"
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        present = sorted(folder.glob("[0-9]*.json"))
+        if present and present[-1].stem.split("-")[1] == plan.hash():
+            return present[-1]
+        number = int(present[-1].name.split("-")[0]) + 1 if present else 1
+        path = folder / f"{number:04d}-{plan.hash()}.json"
+        partial = folder / f".{path.name}.{os.uname().nodename}.{os.getpid()}"
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(plan.model_dump(mode="json"), file, ensure_ascii=False, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.rename(partial, path)
+            return path
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def plan_path(run: Path) -> Path:
+    """The run's plan: the last of its plans. Raises InputError where there is none."""
+    plans = sorted((run / "plans").glob("[0-9]*.json"))
+    if not plans:
+        raise InputError(f"{run}: no plan here (no plans/*.json). Is it a run folder? Make one with `svdstory run`.")
+    return plans[-1]
+
+
+def read_plan(path: Path) -> Plan:
+    """Raises InputError for a plan that cannot be read."""
+    try:
+        return parse(Plan, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a plan: {error}") from None

@@ -1,0 +1,197 @@
+"""What a method is: the switches of the sampler, their named combinations and their sweeps. Imports without torch."""
+
+import itertools
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from svdstory.pipeline.config.strict import InputError, Strict, nearest, parse
+
+TOLERANCE = 1e-3  # relative Frobenius error of a filtered K or V; float16 itself rounds by 2e-4 to 5e-4
+
+
+class FreeU(Strict):
+    """FreeU (arXiv 2309.11497): skip scales s1, s2 and backbone scales b1, b2 of the first two up blocks."""
+
+    s1: float
+    s2: float
+    b1: float
+    b2: float
+
+
+class SpectralFilter(Strict):
+    """What is done to the singular values of an anchor's K or V: truncation, then reweighting, or one of them."""
+
+    keep_top: int | None = Field(None, ge=1)  # the N largest
+    keep_fraction: float | None = Field(None, gt=0, le=1)  # sigma >= quantile(sigma, 1 - q)
+    keep_energy: float | None = Field(None, gt=0)  # the fewest N whose share of sum sigma^2 is over q
+    reweight: Literal["exp", "log", "log2"] | None = None
+    alpha: float | None = Field(None, gt=0)  # of exp: sigma * e^(alpha sigma)
+    granularity: Literal["full", "head"] = "full"  # the spectrum of the full width, or of each head by itself
+    every: int = Field(1, ge=1)  # filter at each k-th of those steps, starting with the first
+    steps: tuple[int, int] | None = None  # filter at these steps only, both included, counted from 0
+
+    @model_validator(mode="after")
+    def _possible(self):
+        keeps = [k for k in ("keep_top", "keep_fraction", "keep_energy") if getattr(self, k) is not None]
+        if len(keeps) > 1:
+            raise ValueError(f"{' and '.join(keeps)} exclude each other: give one")
+        if not keeps and self.reweight is None:
+            raise ValueError(
+                "an empty filter: give keep_top, keep_fraction, keep_energy or reweight; "
+                "leave the filter out to keep K or V as it is"
+            )
+        if (self.alpha is not None) != (self.reweight == "exp"):
+            raise ValueError("alpha belongs to reweight: exp, and exp needs it: give both or neither")
+        if self.steps is not None and not 0 <= self.steps[0] <= self.steps[1]:
+            raise ValueError(f"steps {list(self.steps)}: give [first, last] with 0 <= first <= last")
+        if self.steps is not None and self.steps[0] == 0 and self.every > self.steps[1]:
+            raise ValueError(
+                f"steps {list(self.steps)} with every {self.every} would do nothing: at step 0 there is no "
+                "extended attention to filter. Start at step 1 or later"
+            )
+        return self
+
+    def acts_at(self, step: int) -> bool:
+        """Whether the filter is on at this step (from 0). Where it is off, K and V stay as they are."""
+        first, last = self.steps or (1, step)  # the first step has no extended attention
+        return first <= step <= last and (step - first) % self.every == 0
+
+
+class Method(Strict):
+    """The switches of the sampler. By default all are off: plain SDXL.
+
+    Raises ValueError (inside `parse`: InputError) for a combination that is impossible or where a switch
+    would silently do nothing.
+    """
+
+    extended_attention: Literal["off", "masked", "unmasked"] = "off"
+    n_anchors: int = Field(0, ge=0)  # the first n_anchors images of a set
+    mask_dropout: float = Field(0.0, ge=0, lt=1)
+    query_blending: bool = False
+    feature_injection: bool = False
+    same_latent: bool = False
+    reference: Literal["anchors", "random"] = "anchors"
+    filter_k: SpectralFilter | None = None
+    filter_v: SpectralFilter | None = None
+    freeu: FreeU | None = None
+
+    @model_validator(mode="after")
+    def _possible(self):
+        extended = self.extended_attention != "off"
+        attends_anchors = extended and self.reference == "anchors"
+        rules = [
+            (
+                self.mask_dropout and self.extended_attention != "masked",
+                f"mask_dropout {self.mask_dropout} needs extended_attention: masked",
+            ),
+            (self.filters() and not extended, "a spectral filter needs extended_attention: unmasked or masked"),
+            (self.reference == "random" and not extended, "reference: random needs extended_attention"),
+            (
+                (attends_anchors or self.feature_injection) and self.n_anchors < 1,
+                "extended_attention and feature_injection need n_anchors of at least 1",
+            ),
+            (
+                self.n_anchors and not (attends_anchors or self.feature_injection),
+                f"n_anchors {self.n_anchors} would do nothing: it needs extended_attention or feature_injection",
+            ),
+            (
+                self.query_blending and not (extended or self.feature_injection),
+                "query_blending would do nothing: it needs extended_attention or feature_injection",
+            ),
+        ]
+        broken = [message for wrong, message in rules if wrong]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
+
+    def filters(self) -> bool:
+        """Whether K or V of the anchors are filtered."""
+        return self.filter_k is not None or self.filter_v is not None
+
+    def switches(self) -> dict:
+        """What changes pixels, without what is off: stable when a new switch is added."""
+        return self.model_dump(exclude_defaults=True)
+
+
+class MethodEntry(Strict):
+    """An entry of methods.yaml or of an experiment: a base, changed switches, and optionally a sweep over some."""
+
+    about: str = ""
+    base: str | None = None
+    set: dict[str, Any] = {}
+    sweep: dict[str, list[Any]] = {}
+
+
+@lru_cache
+def shipped_entries() -> dict[str, MethodEntry]:
+    """The entries of pipeline/config/methods.yaml, by name."""
+    content = yaml.safe_load(resources.files(__package__).joinpath("methods.yaml").read_text(encoding="utf-8"))
+    return {name: parse(MethodEntry, entry, f"methods.yaml: {name}") for name, entry in content.items()}
+
+
+def expand(name: str, entries: dict[str, MethodEntry] | None = None) -> dict[str, Method]:
+    """The methods that `name` stands for: itself, or one for each point of its sweep (`name-0.05`).
+
+    Raises InputError for an unknown name, with the nearest known one.
+    """
+    entries = shipped_entries() if entries is None else entries
+    entry = entries.get(name)
+    if entry is None:
+        points = {
+            n: m
+            for family, e in entries.items()
+            if e.sweep and name.startswith(family + "-")
+            for n, m in expand(family, entries).items()
+            if n == name
+        }
+        if points:
+            return points
+        known = list(entries)
+        raise InputError(f"unknown method {name!r}{nearest(name, known)}. Known: {', '.join(known)}.")
+    switches = _base_switches(entry, entries)
+    _assign_all(switches, entry.set)
+    methods = {}
+    for point in itertools.product(*entry.sweep.values()):
+        swept = _copy(switches)
+        _assign_all(swept, dict(zip(entry.sweep, point)))
+        label = "-".join([name, *(str(value) for value in point)])
+        methods[label] = parse(Method, swept, f"method {label}")
+    return methods
+
+
+def named(name: str) -> Method:
+    """The one method of that name. Raises InputError for an unknown name or one that stands for several."""
+    methods = expand(name)
+    if len(methods) > 1:
+        raise InputError(f"{name!r} stands for {len(methods)} methods: choose one of {', '.join(methods)}.")
+    return next(iter(methods.values()))
+
+
+def _base_switches(entry: MethodEntry, entries: dict[str, MethodEntry]) -> dict:
+    if entry.base is None:
+        return {}
+    base = expand(entry.base, entries)
+    if len(base) > 1:
+        raise InputError(f"base {entry.base!r} stands for {len(base)} methods: choose one of {', '.join(base)}.")
+    return _copy(next(iter(base.values())).switches())
+
+
+def _copy(switches: dict) -> dict:
+    return {k: _copy(v) if isinstance(v, dict) else v for k, v in switches.items()}
+
+
+def _assign_all(switches: dict, changes: dict[str, Any]) -> None:
+    """Apply changes in place. `filter` and `filter.x` stand for both filter_k and filter_v."""
+    for path, value in changes.items():
+        head, _, rest = path.partition(".")
+        for key in ("filter_k", "filter_v") if head == "filter" else (head,):
+            if not rest:
+                switches[key] = _copy(value) if isinstance(value, dict) else value
+            else:
+                inner = dict(switches.get(key) or {})
+                inner[rest] = value
+                switches[key] = inner

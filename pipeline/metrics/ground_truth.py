@@ -1,0 +1,95 @@
+"""Ground truth for the miniature: what its judge reads from each picture, in the world's own units.
+
+Only for prompt sets in the world's words (prompts/world): the subject names one of its kinds, each setting is one of
+its scenes. B pictures of 64 × 64 pixels.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from svdstory.pipeline.metrics.scorer import UnitImages, Values, rounded
+from svdstory.pipeline.miniature.world import KINDS, SETTINGS, truth
+
+SIDE = 64
+
+
+class World:
+    """Identity, kind, scene, leakage and layout by the judge of pipeline/miniature."""
+
+    def __init__(self, name: str, weights: Path, sha256: str, device: str = "cpu"):
+        self.name, self.weights, self.device = name, weights, device
+        self.protocol = {
+            "scorer": name,
+            "formula": "pipeline/world/truth.py, over a set's pictures",
+            "embedder": "the miniature's judge",
+            "library": "svdstory",
+            "weights": sha256,
+            "preprocessing": f"{SIDE} × {SIDE} pixels as they are",
+            "background": "the judge's own subject mask",
+        }
+
+    @cached_property
+    def judge(self):
+        from svdstory.pipeline.miniature.judges import load_judge
+
+        return load_judge(self.weights.parent, self.device)
+
+    def score_many(self, units: Sequence[UnitImages]) -> list[Values]:
+        """Set by set the numbers of METRICS["world"]; those of pairs are absent for a single picture.
+
+        A set that is not in the world's words, or whose pictures have another size, gets none.
+        """
+        from svdstory.pipeline.miniature.judges import read_pictures
+
+        results: list[Values] = [{} for _ in units]
+        within = [i for i, unit in enumerate(units) if knows(unit)]
+        pictures = {i: np.stack([np.asarray(image.convert("RGB")) for image in units[i].images]) for i in within}
+        readings = read_pictures(self.judge, np.concatenate(list(pictures.values()))) if within else []
+        for i in within:  # pictures[i]: (B, 64, 64, 3)
+            own, readings = readings[: len(pictures[i])], readings[len(pictures[i]) :]
+            results[i] = _values(own, pictures[i], kind_of(units[i]), scenes_of(units[i]))
+        return results
+
+    def score(self, unit: UnitImages) -> Values:
+        return self.score_many([unit])[0]
+
+
+def knows(unit: UnitImages) -> bool:
+    """Whether the judge can say anything of these pictures."""
+    return (
+        kind_of(unit) is not None
+        and None not in scenes_of(unit)
+        and all(image.size == (SIDE, SIDE) for image in unit.images)
+    )
+
+
+def kind_of(unit: UnitImages) -> str | None:
+    """The world's kind that the subject names."""
+    return next((kind for kind in KINDS if unit.subject.endswith(kind)), None)
+
+
+def scenes_of(unit: UnitImages) -> list[str | None]:
+    """The world's scene that each prompt's setting is."""
+    return [
+        next((scene for scene, words in SETTINGS.items() if prompt.endswith(words)), None) for prompt in unit.prompts
+    ]
+
+
+def _values(readings: list, pictures: np.ndarray, kind: str, scenes: list[str]) -> Values:
+    values = {
+        "kind_accuracy": truth.kind_accuracy(readings, kind),
+        "scene_accuracy": truth.scene_accuracy(readings, scenes),
+    }
+    if len(readings) > 1:
+        values |= {
+            "identity_distance": truth.identity_distance(readings),
+            "body_hue_distance": truth.body_hue_distance(readings),
+            "scene_leakage": truth.background_leakage(readings, scenes),
+            "world_background": truth.background_similarity(pictures, readings),
+            "world_layout": truth.layout_variety(readings),
+            "world_pose": truth.pose_variety(readings),
+        }
+    return {name: rounded(value) for name, value in values.items()}

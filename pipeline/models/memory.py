@@ -1,0 +1,57 @@
+"""Peak memory of sampling and decoding with SDXL in float16, by formula. Imports without torch: `plan` uses it.
+
+Fitted to `svdstory bench memory` (results/benchmarks/memory-*.json), within 10 % of every row there.
+"""
+
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.models.spec import ModelSpec
+
+WEIGHTS = 4.78  # GiB, the UNet
+BESIDE = 2.4  # text encoders 1.6, VAE 0.2, CUDA context and workspaces 0.6
+# At 1024 x 1024 pixels; a row is an image's one CFG half in a UNet call. The spectral filter has no term: it works
+# (0.25 an anchor) in layers where the anchors' rows are well below their peak.
+ROW = 0.16  # a row's activations
+ANCHOR = 0.41  # one anchor's keys and values of all layers, both halves, kept for a step
+JOINED = 0.02  # a row's keys and values joined with one reference's, in the largest layer
+QUERIES = 0.105  # a row's plain queries of all layers, which query blending keeps: gone before the largest layer
+DECODING = 3.0  # one picture, in float32
+UPCAST = 0.16  # the VAE's weights in float32, beyond float16's
+
+
+def applies(model: ModelSpec) -> bool:
+    """Whether the formula speaks of this model: SDXL's weights, or a user's finetune of them, in float16."""
+    return model.dtype == "float16" and model.source in ("hub", "folder")
+
+
+def peak_gib(method: Method, images: int, size: tuple[int, int], micro_batch: int | None) -> float:
+    """Predicted peak in GiB for a set, while it samples or decodes; size: (width, height) in pixels."""
+    decoding = UPCAST + DECODING * share(size)
+    return WEIGHTS + BESIDE + max(sampling_gib(method, images, size, micro_batch), decoding)
+
+
+def sampling_gib(method: Method, images: int, size: tuple[int, int], micro_batch: int | None) -> float:
+    """What sampling needs beyond the weights. With random reference a step is one call, whatever the micro-batch."""
+    extended, random = method.extended_attention != "off", method.reference == "random"
+    others = images - method.n_anchors
+    rows = 2 * (images if random else max(method.n_anchors, min(others, micro_batch or others)))
+    kept = ANCHOR * method.n_anchors if extended and not random else 0.0
+    joined = JOINED * (1 if random else method.n_anchors) if extended else 0.0
+    return share(size) * (kept + rows * (ROW + max(joined, QUERIES if method.query_blending else 0.0)))
+
+
+def share(size: tuple[int, int]) -> float:
+    """The area, in that of 1024 x 1024 pixels."""
+    return size[0] * size[1] / 1024**2
+
+
+def largest_micro_batch(method: Method, images: int, size: tuple[int, int], card_gib: float) -> int | None:
+    """The most images per UNet call, besides the anchors, that a card holds; None where not even one fits.
+
+    With random reference it is all of them or None.
+    """
+    fits = [
+        m
+        for m in range(1, max(images - method.n_anchors, 1) + 1)
+        if peak_gib(method, images, size, m) <= 0.95 * card_gib
+    ]
+    return max(fits, default=None)

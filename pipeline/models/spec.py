@@ -1,0 +1,167 @@
+"""Which model a run uses, resolved before anything is queued: weights found, pinned and hashed. No torch here."""
+
+import hashlib
+import json
+import os
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from svdstory.pipeline.config.strict import InputError, Strict, nearest, parse
+from svdstory.pipeline.config.tokens import Tokenize, tokenizer_of
+
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")  # those that hold weights
+
+
+class ModelSpec(Strict):
+    """A model, resolved. `folder` is where its weights lie here; `identity` is what they are, anywhere.
+
+    source: hub (a pinned revision, staged by prefetch), package (shipped with svdstory), folder (the user's own),
+    built (random weights, made on the spot). size is (width, height) in pixels.
+    """
+
+    name: str
+    source: Literal["hub", "package", "folder", "built"]
+    location: str
+    dtype: Literal["float32", "float16", "bfloat16"]
+    steps: int
+    size: tuple[int, int]
+    scorers: tuple[str, ...]
+    about: str = ""
+    revision: str | None = None
+    variant: str | None = None
+    note: str = ""
+    folder: str | None = None
+    identity: str = ""
+
+    def content(self) -> dict:
+        """What changes pixels."""
+        return {"identity": self.identity, "dtype": self.dtype}
+
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        return Path(self.folder) / "tokenizer" if self.folder else None
+
+    def pixels_per_latent(self) -> int:
+        """The VAE's factor."""
+        if self.folder is None:
+            return 8
+        config = json.loads((Path(self.folder) / "vae" / "config.json").read_text(encoding="utf-8"))
+        return 2 ** (len(config["block_out_channels"]) - 1)
+
+    def tokenize(self) -> Tokenize:
+        """Its tokenizer, without torch or transformers."""
+        return tokenizer_of(self.tokenizer_folder)
+
+    def max_length(self) -> int:
+        """Tokens that a prompt may have, the start and end tokens included."""
+        if self.tokenizer_folder is None:
+            return 77
+        config = self.tokenizer_folder / "tokenizer_config.json"
+        return int(json.loads(config.read_text(encoding="utf-8")).get("model_max_length", 77))
+
+
+@lru_cache
+def shipped_models() -> dict[str, dict]:
+    return yaml.safe_load(resources.files(__package__).joinpath("models.yaml").read_text(encoding="utf-8"))
+
+
+def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
+    """The model that --model names: a name of models.yaml, or a folder in diffusers' layout.
+
+    Raises InputError for an unknown name, and for weights that are not here: each missing file named, with the
+    command that fetches them. Nothing is downloaded.
+    """
+    entry = shipped_models().get(wanted)
+    if entry is None:
+        if not (Path(wanted) / "model_index.json").is_file():
+            known = list(shipped_models())
+            raise InputError(
+                f"unknown model {wanted!r}{nearest(wanted, known)}. Known: {', '.join(known)}; "
+                "or give a folder that holds model_index.json (diffusers' layout)."
+            )
+        entry = {
+            "source": "folder",
+            "location": str(Path(wanted).resolve()),
+            "dtype": "float16",
+            "steps": 50,
+            "size": [1024, 1024],
+            "scorers": shipped_models()["sdxl"]["scorers"],
+        }
+    entry = {"name": wanted, **entry, **({"dtype": dtype} if dtype else {})}
+    spec = parse(ModelSpec, entry, f"model {wanted}")
+    if spec.source == "built":
+        return spec.model_copy(update={"identity": spec.location})
+    folder = _find_folder(spec)
+    if spec.source == "folder":
+        spec = spec.model_copy(update={"variant": folder_variant(folder)})
+    missing = missing_files(folder, spec.variant)
+    if missing:
+        raise InputError(
+            f"model {wanted}: weights are missing:\n  "
+            + "\n  ".join(str(folder / m) for m in missing)
+            + f"\nFetch them where there is internet: svdstory prefetch {wanted}"
+        )
+    identity = f"{spec.location}@{spec.revision}" if spec.source == "hub" else folder_hash(folder)
+    return spec.model_copy(update={"folder": str(folder), "identity": identity})
+
+
+def _find_folder(spec: ModelSpec) -> Path:
+    if spec.source == "folder":
+        return Path(spec.location)
+    if spec.source == "package":
+        return Path(str(resources.files(__package__))) / Path(spec.location).relative_to("pipeline")
+    return hub_snapshot(spec)
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps its snapshots (its own rules: HF_HUB_CACHE, HF_HOME), without importing it."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+
+
+def hub_snapshot(spec: ModelSpec) -> Path:
+    """The folder of the pinned revision in huggingface_hub's cache, whether it is there or not."""
+    return hub_cache() / ("models--" + spec.location.replace("/", "--")) / "snapshots" / str(spec.revision)
+
+
+def missing_files(folder: Path, variant: str | None) -> list[str]:
+    """Files that the pipeline needs and `folder` lacks (relative names). Only safetensors count as weights."""
+    needed = ["model_index.json", "scheduler/scheduler_config.json"]
+    missing = [f for f in needed + [f"{part}/config.json" for part in PARTS] if not (folder / f).is_file()]
+    for part in PARTS:
+        stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
+        stem += f".{variant}" if variant else ""
+        if not (folder / part / f"{stem}.safetensors").is_file() and not any(
+            (folder / part).glob(f"{stem}-*.safetensors")
+        ):
+            missing.append(f"{part}/{stem}.safetensors")
+    for part in ("tokenizer", "tokenizer_2"):
+        if not (folder / part / "tokenizer.json").is_file():
+            missing += [f"{part}/{f}" for f in ("vocab.json", "merges.txt") if not (folder / part / f).is_file()]
+    return missing
+
+
+def folder_variant(folder: Path) -> str | None:
+    """The variant (`fp16`) that a folder's weights come in, None for plain files: the one that lacks fewest."""
+    middles = [p.name.split(".")[1] for p in (folder / "unet").glob("diffusion_pytorch_model.*.safetensors")]
+    variants = sorted({middle.partition("-")[0] for middle in middles})  # of a part: `fp16-00001-of-00002`
+    return min([None, *variants], key=lambda variant: len(missing_files(folder, variant)))
+
+
+def folder_hash(folder: Path) -> str:
+    """sha256 over the names and contents of a model folder's index, configurations and weights, in hex."""
+    total = hashlib.sha256()
+    parts = sorted(p for p in folder.glob("*/*") if p.suffix in (".json", ".safetensors", ".txt"))
+    for path in [folder / "model_index.json", *parts]:  # the index holds force_zeros_for_empty_prompt
+        total.update(f"{path.relative_to(folder).as_posix()}\n".encode())
+        with path.open("rb") as file:
+            total.update(
+                hashlib.file_digest(file, "sha256").digest()
+                if hasattr(hashlib, "file_digest")
+                else hashlib.sha256(file.read()).digest()
+            )
+    return total.hexdigest()

@@ -1,0 +1,31 @@
+"""Everything random, from generators of its own: the same on every machine, and never the global generator."""
+
+import hashlib
+
+import torch
+
+
+def generator(*purpose) -> torch.Generator:
+    """A CPU generator seeded by what the numbers are for, e.g. ("mask_dropout", set seed, image, step)."""
+    seed = hashlib.sha256(repr(purpose).encode()).digest()[:8]
+    return torch.Generator("cpu").manual_seed(int.from_bytes(seed, "little") >> 1)
+
+
+def initial_latents(seed: int, images: int, shape: tuple[int, int, int], same_latent: bool = False) -> torch.Tensor:
+    """(B, C, H, W) standard normal, float32. Image i's noise depends on (seed, i) alone.
+
+    `same_latent`: every image starts from image 0's noise.
+    """
+    return torch.stack(
+        [torch.randn(shape, generator=generator("latents", seed, 0 if same_latent else i)) for i in range(images)]
+    )
+
+
+def keep_draws(seed: int, image: int, step: int, tokens: int) -> torch.Tensor:
+    """(T,) uniform numbers in [0, 1) for the mask dropout of one image at one step and resolution."""
+    return torch.rand(tokens, generator=generator("mask_dropout", seed, image, step, tokens))
+
+
+def random_reference(seed: int, step: int, layer: int, images: int) -> int:
+    """The image that one self-attention layer refers to at one step (`reference: random`)."""
+    return int(torch.randint(images, (), generator=generator("reference", seed, step, layer)))
