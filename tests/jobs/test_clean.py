@@ -88,9 +88,9 @@ def test_code_and_pickles_stay_while_a_job_or_a_launcher_needs_them(tmp_path, mo
 def test_a_clean_that_is_killed_leaves_no_half_of_the_code_under_its_name(tmp_path, monkeypatch):
     code = freeze(tmp_path)
     with monkeypatch.context() as killed:
-        killed.setattr(shutil, "rmtree", lambda path, **_: (path / "svdstory" / "jobs" / "task.py").unlink())
+        killed.setattr(shutil, "rmtree", lambda path, **_: (path / "svdstory" / "jobs" / "node" / "task.py").unlink())
         remove(litter(tmp_path))
-    assert not code.exists() and (freeze(tmp_path) / "svdstory" / "jobs" / "task.py").exists()
+    assert not code.exists() and (freeze(tmp_path) / "svdstory" / "jobs" / "node" / "task.py").exists()
     remove(litter(tmp_path))
     assert not list((tmp_path / "code").iterdir())
 
