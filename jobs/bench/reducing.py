@@ -118,7 +118,7 @@ def picture(name: str, size: int) -> bytes:
 def timed(run: Path, name: str) -> dict:
     """One reduce in a process of its own, imports included. Keys begin with `name`."""
     code = (
-        "import sys; from pathlib import Path; from svdstory.jobs.reduce import reduce; "
+        "import sys; from pathlib import Path; from svdstory.jobs.report.reduce import reduce; "
         "r = reduce(Path(sys.argv[1])); import resource; "
         "print(len(r.made), len(r.kept), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

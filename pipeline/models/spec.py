@@ -113,7 +113,7 @@ def _find_folder(spec: ModelSpec) -> Path:
     if spec.source == "folder":
         return Path(spec.location)
     if spec.source == "package":
-        return Path(str(resources.files(__package__))) / Path(spec.location).relative_to("pipeline")
+        return Path(str(resources.files("svdstory.pipeline"))) / Path(spec.location).relative_to("pipeline")
     return hub_snapshot(spec)
 
 

@@ -160,7 +160,7 @@ def test_a_full_disk_is_one_clear_message(whole, run, monkeypatch):
 
 def test_two_reduces_at_once_both_end_well_with_one_report(whole, run):
     shutil.rmtree(run / "report")
-    code = "import sys; from pathlib import Path; from svdstory.jobs.reduce import reduce; reduce(Path(sys.argv[1]))"
+    code = "import sys; from pathlib import Path; from svdstory.jobs.report.reduce import reduce; reduce(Path(sys.argv[1]))"
     both = [subprocess.Popen([sys.executable, "-c", code, str(run)]) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert content(run / "report") == content(whole[0] / "report")
@@ -218,5 +218,7 @@ def test_a_folder_without_a_plan_is_refused(tmp_path):
 
 
 def test_reduce_does_not_import_torch():
-    code = "import sys, svdstory.jobs.reduce, svdstory.jobs.report_cli; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, svdstory.jobs.report.reduce, svdstory.jobs.cli.commands_report; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
