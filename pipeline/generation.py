@@ -9,7 +9,7 @@ from PIL import Image
 
 from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
-from svdstory.pipeline.config.strict import InputError, nearest
+from svdstory.pipeline.config.strict import InputError, choices
 from svdstory.pipeline.config.tokens import subject_positions
 from svdstory.pipeline.decoding import NotFinite, decode
 from svdstory.pipeline.models.load import Model
@@ -108,9 +108,7 @@ def latent_shape(pipe, width: int, height: int) -> tuple[int, int, int]:
 def make_scheduler(name: str, own):
     """A scheduler by name, with the model's own configuration (noise schedule, prediction type)."""
     if name not in SCHEDULERS:
-        raise InputError(
-            f"unknown scheduler {name!r}{nearest(name, list(SCHEDULERS))}. Known: {', '.join(SCHEDULERS)}."
-        )
+        raise InputError(f"unknown scheduler {name!r}{choices(name, list(SCHEDULERS))}.")
     return getattr(diffusers, SCHEDULERS[name]).from_config(own.config)
 
 

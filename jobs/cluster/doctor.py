@@ -15,7 +15,7 @@ from svdstory.jobs.cluster.sites import Site
 from svdstory.jobs.cluster.submit import setup_of
 from svdstory.jobs.queue import scheduler
 from svdstory.jobs.queue.scheduler import SlurmError
-from svdstory.pipeline.config.strict import InputError, nearest
+from svdstory.pipeline.config.strict import InputError, choices
 
 FREE_GB = 20.0  # warned of below; a unit of five 1024 px images takes about 10 MB
 FREE_FILES = 20_000
@@ -201,8 +201,8 @@ def existing(folder: Path) -> Path:
 def _partition(site: Site, rows: list[list[str]]) -> Finding:
     names = sorted({row[0] for row in rows})
     if site.partition and site.partition not in names:
-        near = nearest(site.partition, names)
-        return Finding("partition", "bad", f"no partition {site.partition!r}{near}. There are: {', '.join(names)}")
+        near = choices(site.partition, names, "There are")
+        return Finding("partition", "bad", f"no partition {site.partition!r}{near}")
     mine = [row for row in rows if not site.partition or row[0] == site.partition]
     wanted = set((site.constraint or "").replace("&", "|").split("|")) - {""}
     features = {feature for row in mine for feature in row[1].split(",")}

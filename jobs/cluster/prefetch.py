@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from svdstory.pipeline.config.strict import InputError, nearest, parse
+from svdstory.pipeline.config.strict import InputError, choices, parse
 from svdstory.pipeline.models.spec import ModelSpec, hub_snapshot, missing_files, resolve_model, shipped_models
 
 
@@ -15,7 +15,7 @@ def fetch_model(name: str) -> Path | None:
     entry = shipped_models().get(name)
     if entry is None:
         known = list(shipped_models())
-        raise InputError(f"unknown model {name!r}{nearest(name, known)}. Known: {', '.join(known)}.")
+        raise InputError(f"unknown model {name!r}{choices(name, known)}.")
     spec = parse(ModelSpec, {"name": name, **entry}, f"model {name}")
     if spec.source != "hub":
         return None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from svdstory.pipeline.config.strict import InputError, Strict, nearest, parse, read_yaml
+from svdstory.pipeline.config.strict import InputError, Strict, choices, nearest, parse, read_yaml
 
 
 def _one_line(text: str) -> str:
@@ -122,7 +122,7 @@ def _file(name: str, relative_to: Path) -> Path:
         return relative_to / Path(name).expanduser()
     if name not in shipped_sites():
         raise InputError(
-            f"--site {name!r}: no such profile{nearest(name, shipped_sites())}. Shipped: {', '.join(shipped_sites())}; "
+            f"--site {name!r}: no such profile{choices(name, shipped_sites(), 'Shipped')}; "
             f"or give the path of a YAML file of your own (`extends: generic` and what differs)."
         )
     return Path(str(resources.files("svdstory.slurm") / "sites" / f"{name}.yaml"))

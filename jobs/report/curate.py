@@ -16,7 +16,7 @@ from svdstory.jobs.report.labels import metric_label
 from svdstory.jobs.report.reduce import file_names, find_damage, pack_path, part_of, setting_text
 from svdstory.jobs.report.thumbnails import Pack
 from svdstory.pipeline.config.prompt_sets import PromptSet
-from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.config.strict import InputError, choices
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def propose(study: Study, method: str | None = None, metric: str | None = None) 
     """Rank the run's sets. Raises InputError without numbers for consistency."""
     method = method or baseline_of(study)
     if method not in study.plan.methods:
-        raise InputError(f"method {method!r} is not in this run. Known: {', '.join(study.plan.methods)}.")
+        raise InputError(f"method {method!r} is not in this run{choices(method, list(study.plan.methods))}.")
     metric = metric or consistency_metric(study, method)
     if metric not in study.numbers:
-        raise InputError(f"metric {metric!r} was not measured in this run. Known: {', '.join(study.numbers)}.")
+        raise InputError(f"metric {metric!r} was not measured in this run{choices(metric, list(study.numbers))}.")
     values: dict[str, list[float]] = {}
     left_out: dict[str, str] = {}
     for (set_name, name, seed), m in study.numbers[metric].items():

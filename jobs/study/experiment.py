@@ -2,12 +2,13 @@
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from svdstory.pipeline.config.methods import Method, MethodEntry, expand, shipped_entries
 from svdstory.pipeline.config.prompt_sets import PromptSet, find_sets
-from svdstory.pipeline.config.strict import InputError, Strict, nearest, parse, read_yaml
+from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, parse, read_yaml
 from svdstory.pipeline.metrics.names import parts
 
 
@@ -69,8 +70,7 @@ def find_experiment(wanted: str) -> Path:
     shipped = shipped_experiments()
     if wanted not in shipped:
         raise InputError(
-            f"unknown experiment {wanted!r}{nearest(wanted, list(shipped))}. "
-            f"Known: {', '.join(shipped)}; or give the path of a YAML file."
+            f"unknown experiment {wanted!r}{choices(wanted, list(shipped))}; or give the path of a YAML file."
         )
     return shipped[wanted]
 
@@ -83,19 +83,27 @@ def read_experiment(path: Path, **changes) -> Experiment:
     return parse(Experiment, {**content, **{k: v for k, v in changes.items() if v is not None}}, str(path))
 
 
+def change(experiment: Experiment, key: str, value: Any, where: str) -> Experiment:
+    """The experiment with another value for one of its keys. Raises InputError that says `where` the value came from."""
+    content = experiment.model_dump(mode="json", exclude_unset=True)
+    return parse(Experiment, {**content, key: value}, where)
+
+
 def read_prompt_sets(experiment: Experiment, near: Path, only: list[str] | None = None) -> dict[str, PromptSet]:
     """The experiment's sets by name; `only` these, which may also be others than its own.
 
     Raises InputError for two different sets of one name.
     """
     own: dict[str, PromptSet] = {}
-    for wanted in experiment.sets:
-        _add(own, find_sets(wanted, near), wanted)
+    with concerning("sets"):
+        for wanted in experiment.sets:
+            _add(own, find_sets(wanted, near), wanted)
     if only is None:
         return own
     chosen: dict[str, PromptSet] = {}
-    for wanted in only:
-        _add(chosen, [own[wanted]] if wanted in own else find_sets(wanted, Path.cwd()), wanted)
+    with concerning("only_sets"):
+        for wanted in only:
+            _add(chosen, [own[wanted]] if wanted in own else find_sets(wanted, Path.cwd()), wanted)
     return chosen
 
 
@@ -118,11 +126,13 @@ def read_methods(experiment: Experiment, only: list[str] | None = None) -> dict[
         raise InputError(f"the method name {sorted(clash)[0]!r} is taken by svdstory's own. Choose another name.")
     entries = {**shipped_entries(), **own}
     methods: dict[str, Method] = {}
-    for method in experiment.methods:
-        methods |= expand(method if isinstance(method, str) else method.name, entries)
+    with concerning("methods"):
+        for method in experiment.methods:
+            methods |= expand(method if isinstance(method, str) else method.name, entries)
     if only is None:
         return methods
     chosen: dict[str, Method] = {}
-    for name in only:
-        chosen |= {name: methods[name]} if name in methods else expand(name, entries)
+    with concerning("only_methods"):
+        for name in only:
+            chosen |= {name: methods[name]} if name in methods else expand(name, entries)
     return chosen

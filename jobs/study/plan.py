@@ -12,7 +12,7 @@ from pathlib import Path
 from svdstory.jobs.study.experiment import Experiment, read_methods, read_prompt_sets
 from svdstory.pipeline.config.methods import TOLERANCE, Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
-from svdstory.pipeline.config.strict import InputError, Strict, digest, nearest, parse
+from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, digest, parse
 from svdstory.pipeline.config.tokens import subject_positions
 from svdstory.pipeline.models.spec import ModelSpec, resolve_model
 
@@ -73,7 +73,8 @@ def make_plan(
     Raises InputError that lists everything that is wrong: prompts, methods, sizes, missing weights.
     """
     sets, methods = read_prompt_sets(experiment, near, sets), read_methods(experiment, methods)
-    model = resolve_model(experiment.model, dtype)
+    with concerning("model"):
+        model = resolve_model(experiment.model, dtype)
     setting = {
         "steps": model.steps if experiment.steps is None else experiment.steps,
         "size": experiment.size or model.size,
@@ -127,15 +128,14 @@ def check_setting(setting: dict, model: ModelSpec) -> None:
         width, height = setting["size"]
         raise InputError(
             f"size {width}x{height}: model {model.name} needs multiples of {unit} pixels. Nearest: "
-            + "x".join(str(max(unit, round(side / unit) * unit)) for side in setting["size"])
+            + "x".join(str(max(unit, round(side / unit) * unit)) for side in setting["size"]),
+            key="size",
         )
     if setting["steps"] < 1:
-        raise InputError(f"steps {setting['steps']}: expected 1 or more.")
+        raise InputError(f"steps {setting['steps']}: expected 1 or more.", key="steps")
     if setting["scheduler"] not in SCHEDULERS:
         name = setting["scheduler"]
-        raise InputError(
-            f"unknown scheduler {name!r}{nearest(name, list(SCHEDULERS))}. Known: {', '.join(SCHEDULERS)}."
-        )
+        raise InputError(f"unknown scheduler {name!r}{choices(name, list(SCHEDULERS))}.", key="scheduler")
 
 
 def check_sets(sets: dict[str, PromptSet], methods: dict[str, Method], model: ModelSpec) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from svdstory.pipeline.config.strict import InputError, Strict, nearest, parse
+from svdstory.pipeline.config.strict import InputError, Strict, choices, parse
 
 TOLERANCE = 1e-3  # relative Frobenius error of a filtered K or V; float16 itself rounds by 2e-4 to 5e-4
 
@@ -151,7 +151,7 @@ def expand(name: str, entries: dict[str, MethodEntry] | None = None) -> dict[str
         if points:
             return points
         known = list(entries)
-        raise InputError(f"unknown method {name!r}{nearest(name, known)}. Known: {', '.join(known)}.")
+        raise InputError(f"unknown method {name!r}{choices(name, known)}.")
     switches = _base_switches(entry, entries)
     _assign_all(switches, entry.set)
     methods = {}

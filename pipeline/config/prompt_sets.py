@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from svdstory.pipeline.config.strict import InputError, Strict, nearest, parse, read_yaml
+from svdstory.pipeline.config.strict import InputError, Strict, choices, parse, read_yaml
 
 
 class PromptSet(Strict):
@@ -134,10 +134,7 @@ def find_sets(wanted: str, near: Path | None = None) -> list[PromptSet]:
     if wanted in shipped:
         return read_sets(shipped[wanted])
     known = sorted(groups) + list(shipped)
-    raise InputError(
-        f"unknown prompt set {wanted!r}{nearest(wanted, known)}. Known: {', '.join(known)}; "
-        "or give the path of a YAML file."
-    )
+    raise InputError(f"unknown prompt set {wanted!r}{choices(wanted, known)}; or give the path of a YAML file.")
 
 
 def _read_folder(folder: Path) -> list[PromptSet]:

@@ -3,15 +3,36 @@
 import difflib
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+FEW = 12  # names that an error may list; of more, the nearest five
+
 
 class InputError(ValueError):
-    """Bad input. Its message says what, where, what was got, what is allowed and what to do next."""
+    """Bad input. Its message says what, where, what was got, what is allowed and what to do next.
+
+    `key` is the experiment's key that it concerns, where there is one: a caller who gave it by another name can say so.
+    """
+
+    def __init__(self, message: str, key: str | None = None):
+        super().__init__(message)
+        self.key = key
+
+
+@contextmanager
+def concerning(key: str) -> Iterator[None]:
+    """InputErrors that are raised inside concern this key, if they don't say another."""
+    try:
+        yield
+    except InputError as error:
+        error.key = error.key or key
+        raise
 
 
 class Strict(BaseModel):
@@ -41,7 +62,7 @@ def _explain(error: dict, record: type[BaseModel]) -> str:
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
         allowed = _fields_at(record, error["loc"][:-1])
-        return f"unknown key {key!r}{nearest(path[-1], allowed)}. Allowed: {', '.join(allowed)}."
+        return f"unknown key {key!r}{choices(path[-1], allowed, 'Allowed')}."
     if error["type"] == "missing":
         return f"the key {key!r} is missing."
     message = error["msg"].removeprefix("Value error, ")
@@ -68,6 +89,14 @@ def nearest(name: str, allowed: list[str]) -> str:
     """` (did you mean 'x'?)`, or nothing where no allowed name is near."""
     close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def choices(name: str, allowed: list[str], word: str = "Known") -> str:
+    """` (did you mean 'x'?). Known: a, x, z`; of more than FEW names the five nearest, so that the error stays short."""
+    told = f"{word}: {', '.join(allowed)}"
+    if len(allowed) > FEW:
+        told = f"Nearest of {len(allowed)}: {', '.join(difflib.get_close_matches(name, allowed, n=5, cutoff=0))}"
+    return f"{nearest(name, allowed)}. {told}"
 
 
 def read_yaml(path: Path) -> Any:

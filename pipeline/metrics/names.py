@@ -5,7 +5,7 @@
 
 from typing import Literal
 
-from svdstory.pipeline.config.strict import InputError, nearest
+from svdstory.pipeline.config.strict import InputError, choices
 
 Fill = Literal["noise", "flat"]
 DREAMSIM = ("ensemble", "dino_vitb16", "clip_vitb32", "open_clip_vitb32")
@@ -58,7 +58,7 @@ def parts(name: str) -> tuple[str, str, Fill]:
     known = family in BACKBONES and (not colon or backbone in BACKBONES[family])
     if not known or (plus and (fill != "flat" or family not in FILLED)):
         raise InputError(
-            f"unknown scorer {name!r}{nearest(name, list(NAMES))}. Known: {', '.join(NAMES)}; "
+            f"unknown scorer {name!r}{choices(name, list(NAMES))}; "
             f"{', '.join(FILLED)} also with +flat (grey in place of noise)."
         )
     return family, backbone or BACKBONES[family][0], "flat" if plus else "noise"

@@ -10,7 +10,7 @@ from typing import Literal
 
 import yaml
 
-from svdstory.pipeline.config.strict import InputError, Strict, nearest, parse
+from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, parse
 from svdstory.pipeline.config.tokens import Tokenize, tokenizer_of
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")  # those that hold weights
@@ -80,7 +80,7 @@ def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
         if not (Path(wanted) / "model_index.json").is_file():
             known = list(shipped_models())
             raise InputError(
-                f"unknown model {wanted!r}{nearest(wanted, known)}. Known: {', '.join(known)}; "
+                f"unknown model {wanted!r}{choices(wanted, known)}; "
                 "or give a folder that holds model_index.json (diffusers' layout)."
             )
         entry = {
@@ -92,7 +92,8 @@ def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
             "scorers": shipped_models()["sdxl"]["scorers"],
         }
     entry = {"name": wanted, **entry, **({"dtype": dtype} if dtype else {})}
-    spec = parse(ModelSpec, entry, f"model {wanted}")
+    with concerning("dtype"):
+        spec = parse(ModelSpec, entry, f"model {wanted}")
     if spec.source == "built":
         return spec.model_copy(update={"identity": spec.location})
     folder = _find_folder(spec)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from svdstory.jobs.report.figures.material import Material
-from svdstory.pipeline.config.strict import InputError, nearest
+from svdstory.pipeline.config.strict import InputError, choices
 
 
 @dataclass(frozen=True)
@@ -126,5 +126,5 @@ def chosen(names: list[str] | None) -> list[Figure]:
     """The figures of these names, all for None. Raises InputError for an unknown one."""
     for name in names or ():
         if name not in FIGURES:
-            raise InputError(f"unknown figure {name!r}{nearest(name, list(FIGURES))}. Known: {', '.join(FIGURES)}.")
+            raise InputError(f"unknown figure {name!r}{choices(name, list(FIGURES))}.")
     return [f for f in FIGURES.values() if names is None or f.name in names]
