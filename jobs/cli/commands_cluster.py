@@ -9,20 +9,20 @@ from typing import Annotated
 
 import typer
 
-# cli.py has defined these when it asks this module to register its commands.
-from svdstory.jobs.cli.options import Dtype, ExperimentName, Model, Names, Numbers, Out, RunFolder, Size, Steps, planned
-from svdstory.pipeline.config.strict import InputError, nearest
+from svdstory.jobs.cli.defaults import results_folder, site_or_default
+from svdstory.jobs.cli.options import Asked, Model, Out, RunFolder, SiteName, naming, takes_experiment
+from svdstory.pipeline.config.strict import InputError
 
-Site = Annotated[str, typer.Option(help="charisma, lab, generic, or the path of a YAML file of your own.")]
-SomeSite = Annotated[str | None, typer.Option("--site", help="A site profile. Default: the last submit's.")]
+SubmittedSite = Annotated[str | None, typer.Option("--site", help="A site profile. Default: the last submit's.")]
 Probe = Annotated[bool, typer.Option("--probe", help="Let a tiny job look at a node first.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to svdstory's."""
-    for command in (submit, work, status, logs, retry, cancel, clean, prefetch, doctor):
-        app.command()(command)
+    for command in (submit, status, logs, retry, cancel, clean, prefetch, doctor):
+        app.command(rich_help_panel="Cluster")(command)
+    app.command(hidden=True)(work)
 
 
 @contextmanager
@@ -36,37 +36,56 @@ def slurms_words() -> Iterator[None]:
         raise InputError(f"{error}\nNothing is lost: run the same command again when this is mended.") from None
 
 
+@takes_experiment()
 def submit(
-    experiment: ExperimentName,
-    site: Site,
-    model: Model = None,
-    out: Out = None,
-    sets: Names = None,
-    methods: Names = None,
-    seeds: Numbers = None,
-    steps: Steps = None,
-    size: Size = None,
-    dtype: Dtype = None,
+    asked: Asked,
+    site: SiteName = None,
     probe: Probe = False,
     units_per_task: Annotated[int | None, typer.Option(min=1, help="Default: as many as fit the time limit.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what sbatch would be given. Queues and writes nothing.")
+    ] = False,
 ):
     """Queue an experiment on a Slurm cluster: array jobs, and a report after them. Again: adds only what is missing.
 
     Example: svdstory submit report --site charisma
     """
-    from svdstory.jobs.cluster.sites import load_site
     from svdstory.jobs.study.run_folder import prepare
 
-    profile = load_site(site)
-    plan, folder = planned(experiment, model, out, sets, methods, seeds, steps, size, dtype)
+    profile = load_profile(site)
+    plan, folder = asked.plan()
     folder = folder.absolute()
+    if dry_run:
+        typer.echo(dry_run_text(plan, folder, profile, units_per_task))
+        return
     prepare(plan, folder)
     if profile.unconfirmed:
-        typer.echo(f"site {site}: not confirmed on the machine yet: {', '.join(profile.unconfirmed)}")
+        typer.echo(unconfirmed(profile))
     with slurms_words():
         if probe:
             _look_at_a_node(profile, folder)
         _queue(folder, profile, per_task=units_per_task)
+
+
+def load_profile(site: str | None):
+    """The site profile that an option, or a default of the user's, names."""
+    from svdstory.jobs.cluster.sites import load_site
+
+    name, words = site_or_default(site)
+    with naming({"site": words}):
+        return load_site(name)
+
+
+def unconfirmed(profile) -> str:
+    return f"site: not confirmed on the machine yet: {', '.join(profile.unconfirmed)}"
+
+
+def dry_run_text(plan, folder: Path, profile, per_task: int | None = None) -> str:
+    """What a submit would ask for, in words and as scripts."""
+    from svdstory.jobs.cluster.dry_run import dry_run
+
+    notes = f"{unconfirmed(profile)}\n" if profile.unconfirmed else ""
+    return notes + dry_run(plan, folder.absolute(), profile, per_task)
 
 
 def _look_at_a_node(profile, folder: Path) -> None:
@@ -96,16 +115,9 @@ def _queue(folder: Path, profile, cause: str | None = None, per_task: int | None
     typer.echo(f"svdstory status '{folder}' shows how it stands; the report is built when the tasks have ended.")
 
 
+@takes_experiment()
 def work(
-    experiment: ExperimentName,
-    model: Model = None,
-    out: Out = None,
-    sets: Names = None,
-    methods: Names = None,
-    seeds: Numbers = None,
-    steps: Steps = None,
-    size: Size = None,
-    dtype: Dtype = None,
+    asked: Asked,
     lead: Annotated[
         float, typer.Option(help="Seconds between the warning signal and the end (--signal=USR2@...).")
     ] = 120,
@@ -121,7 +133,7 @@ def work(
     from svdstory.jobs.study.run_folder import prepare
 
     share, shares = share_of_units(os.environ)
-    plan, folder = planned(experiment, model, out, sets, methods, seeds, steps, size, dtype)
+    plan, folder = asked.plan()
     store = prepare(plan, folder)
     outcome = work_share(folder, plan, store, share, shares, lead)
     typer.echo(f"{len(outcome.made)} units made, {len(outcome.found)} were there, {len(outcome.failed)} failed")
@@ -159,37 +171,25 @@ def status(
             time.sleep(10)
 
 
-def logs(run: RunFolder, unit: Annotated[str, typer.Argument(help="A unit's key, or its beginning.")]):
-    """Why a unit failed, and the log of the task that last had it.
+def logs(
+    run: RunFolder,
+    unit: Annotated[
+        str | None, typer.Argument(help="A unit's key, or its beginning. Default: all that failed.")
+    ] = None,
+):
+    """Why units failed, grouped by cause; of one unit all attempts, and the log of the task that last had it.
 
     Example: svdstory logs results/report-sdxl 3fb7e9
     """
-    from svdstory.jobs.queue.ledger import submissions
-    from svdstory.jobs.study.plan import plan_path, read_plan
-    from svdstory.jobs.study.store import Store
+    from svdstory.jobs.cluster.logs import by_cause, of_unit
 
-    plan = read_plan(plan_path(run))
-    keys = [key for key in plan.units if key.startswith(unit)]
-    if len(keys) != 1:
-        raise InputError(
-            f"unit {unit!r}: {len(keys)} units of {run} begin so{nearest(unit, list(plan.units))}. "
-            "Give more digits of one."
-        )
-    cell = plan.units[keys[0]]
-    typer.echo(f"{keys[0]}: {cell.set}, {cell.method}, seed {cell.seed}: {Store(run).problem(keys[0]) or 'finished'}")
-    for failure in Store(run).failures().get(keys[0], []):
-        typer.echo(f"\n{failure.cause} in attempt {failure.attempt}:\n{failure.message}")
-    for submission in reversed(submissions(run.absolute())):
-        number = next((n for n, keys_of in enumerate(submission.tasks) if keys[0] in keys_of), None)
-        element = submission.element_of(number) if number is not None else None
-        for path in submission.slurm_folder.glob(f"{element}_*_log.out"):
-            typer.echo(f"\n{path}\n{path.read_text(encoding='utf-8', errors='replace')}")
-            return
+    for line in of_unit(run, unit) if unit else by_cause(run):
+        typer.echo(line)
 
 
 def retry(
     run: RunFolder,
-    site: SomeSite = None,
+    site: SubmittedSite = None,
     cause: Annotated[str | None, typer.Option(help="Only units that failed so, for example out-of-memory.")] = None,
 ):
     """Queue again what failed, all of it or one cause.
@@ -197,7 +197,6 @@ def retry(
     Example: svdstory retry results/report-sdxl --cause out-of-memory --site big.yaml
     """
     from svdstory.jobs.cluster.sites import Site as Profile
-    from svdstory.jobs.cluster.sites import load_site
     from svdstory.jobs.queue.ledger import submissions
     from svdstory.pipeline.config.strict import parse
 
@@ -205,7 +204,7 @@ def retry(
     known = submissions(run)
     if not site and not known:
         raise InputError(f"{run}: was never submitted, so it has no site profile. Give --site.")
-    profile = load_site(site) if site else parse(Profile, known[-1].intent["site"], str(known[-1].folder))
+    profile = load_profile(site) if site else parse(Profile, known[-1].intent["site"], str(known[-1].folder))
     with slurms_words():
         _queue(run, profile, cause.replace("-", " ") if cause else "any")
 
@@ -267,7 +266,7 @@ def prefetch(
 def doctor(
     model: Model = None,
     out: Out = None,
-    site: SomeSite = None,
+    site: SiteName = None,
     probe: Probe = False,
     as_json: Json = False,
     scorer: Annotated[list[str] | None, typer.Option(help="A scorer whose weights to look for. Repeatable.")] = None,
@@ -280,14 +279,14 @@ def doctor(
     """
     from svdstory.jobs.cluster.doctor import as_json as written
     from svdstory.jobs.cluster.doctor import examine_here, examine_node, examine_site
-    from svdstory.jobs.cluster.sites import load_site
     from svdstory.jobs.cluster.submit import python_of
 
-    place = (out or Path("results")).absolute()
+    with naming({None: "--probe: a job looks at a node of a cluster"}):
+        profile = load_profile(site) if site or probe else None
+    place = (out or results_folder()).absolute()
     findings = list(examine_here(model, scorer or [], place))
-    if site:
-        profile = load_site(site)
-        findings += examine_site(profile, site)
+    if profile:
+        findings += examine_site(profile)
         if probe:
             with slurms_words():
                 findings += examine_node(profile, python_of(profile), place)

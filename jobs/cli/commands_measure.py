@@ -14,7 +14,7 @@ RESULTS = Path("results/benchmarks")
 
 def register(app: typer.Typer) -> None:
     """Add `bench` to the command."""
-    app.add_typer(bench, name="bench")
+    app.add_typer(bench, name="bench", rich_help_panel="Measure")
 
 
 @bench.command()

@@ -9,9 +9,9 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
 def register(app: typer.Typer) -> None:
-    app.command("reduce")(reduce_run)
-    app.command("curate")(curate_run)
-    app.command("spectra")(spectra_run)
+    app.command("reduce", rich_help_panel="Report")(reduce_run)
+    app.command("curate", rich_help_panel="Report")(curate_run)
+    app.command("spectra", rich_help_panel="Report")(spectra_run)
 
 
 def reduce_run(

@@ -17,7 +17,7 @@ Batch = Annotated[int, typer.Option(min=1, help="Images that go through a networ
 
 
 def register(app: typer.Typer) -> None:
-    app.command("score")(score)
+    app.command("score", rich_help_panel="Measure")(score)
 
 
 def score(

@@ -10,7 +10,7 @@ miniature = typer.Typer(no_args_is_help=True, help="Train the miniature and its 
 
 def register(app: typer.Typer) -> None:
     """Add `miniature` to the command."""
-    app.add_typer(miniature, name="miniature")
+    app.add_typer(miniature, name="miniature", rich_help_panel="Train")
 
 
 @miniature.command()

@@ -1,66 +1,188 @@
 """The options that several commands share, and the plan that they ask for."""
 
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import yaml
 
+from svdstory.jobs.cli.defaults import default, read_defaults, results_folder
 from svdstory.pipeline.config.strict import InputError
-
-ExperimentName = Annotated[str, typer.Argument(help="A shipped experiment (demo, smoke, report, ...) or a YAML file.")]
-
-
-Model = Annotated[str | None, typer.Option(help="sdxl, tiny, miniature, or a folder in diffusers' layout.")]
-
-
-Out = Annotated[Path | None, typer.Option(help="The run folder. Default: results/EXPERIMENT-MODEL")]
-
-
-Names = Annotated[str | None, typer.Option(help="Names, separated by commas, instead of the experiment's.")]
-
-
-Numbers = Annotated[str | None, typer.Option(help="Numbers, separated by commas, instead of the experiment's.")]
-
-
-Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
-
-
-Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")]
-
-
-Dtype = Annotated[str | None, typer.Option(help="float16, float32 or bfloat16.")]
-
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
-def planned(experiment: str, model, out, sets, methods, seeds, steps, size, dtype):
-    """The plan that the command line asks for, and its run folder."""
-    from svdstory.jobs.study.experiment import find_experiment, read_experiment
-    from svdstory.jobs.study.plan import make_plan
+def _experiments() -> list[str]:
+    from svdstory.jobs.study.experiment import shipped_experiments
 
-    path = find_experiment(experiment)
-    changes = {
-        "model": model,
-        "steps": steps,
-        "seeds": seeds and numbers(seeds, "--seeds"),
-        "size": size and numbers(size.replace("x", ","), "--size"),
-    }
-    plan = make_plan(
-        path.stem,
-        read_experiment(path, **changes),
-        path.parent,
-        dtype,
-        sets=sets and sets.split(","),
-        methods=methods and methods.split(","),
-    )
-    return plan, out or Path("results") / f"{path.stem}-{Path(plan.model.name).name}"
+    return list(shipped_experiments())
 
 
-def numbers(text: str, option: str) -> list[int]:
+def _models() -> list[str]:
+    from svdstory.pipeline.models.spec import shipped_models
+
+    return [*shipped_models(), *read_defaults().models]
+
+
+def _sites() -> list[str]:
+    from svdstory.jobs.cluster.sites import shipped_sites
+
+    return shipped_sites()
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="sdxl, tiny, miniature, or a folder in diffusers' layout.", autocompletion=_models),
+]
+Out = Annotated[Path | None, typer.Option(help="The run folder. Default: results/EXPERIMENT-MODEL")]
+
+
+SiteName = Annotated[
+    str | None,
+    typer.Option(
+        "--site", help="charisma, lab, generic, or the path of a YAML file of your own.", autocompletion=_sites
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """An experiment as the command line asks for it: its name, and what is given instead of its keys."""
+
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped experiment (demo, smoke, report, ...) or a YAML file.", autocompletion=_experiments
+        ),
+    ]
+    model: Model = None
+    out: Out = None
+    sets: Annotated[str | None, typer.Option(help="Prompt sets, separated by commas, instead of its own.")] = None
+    methods: Annotated[str | None, typer.Option(help="Methods, separated by commas, instead of its own.")] = None
+    seeds: Annotated[str | None, typer.Option(help="Whole numbers, separated by commas.")] = None
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None
+    dtype: Annotated[str | None, typer.Option(help="float16, float32 or bfloat16.")] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of the experiment, its value as YAML: --set guidance=4 --set scheduler=euler. Repeatable.",
+        ),
+    ] = None
+
+    def plan(self):
+        """The plan that is asked for, and its run folder. Raises InputError that names the option that is wrong."""
+        from svdstory.jobs.study.experiment import change, find_experiment, read_experiment
+        from svdstory.jobs.study.plan import make_plan
+
+        path = find_experiment(self.experiment)
+        experiment, given = read_experiment(path), self.given()
+        for key, (words, value) in given.items():
+            experiment = change(experiment, key, value, words)
+        said = {key: words for key, (words, _) in given.items()}
+        said |= {"only_sets": f"--sets {self.sets}", "only_methods": f"--methods {self.methods}"}
+        said |= {"dtype": f"--dtype {self.dtype}"} if self.dtype else {}
+        folder = read_defaults().models.get(experiment.model)
+        if folder:
+            experiment = experiment.model_copy(update={"model": str(Path(folder).expanduser())})
+        with naming(said):
+            plan = make_plan(
+                path.stem,
+                experiment,
+                path.parent,
+                self.dtype,
+                sets=self.sets and self.sets.split(","),
+                methods=self.methods and self.methods.split(","),
+            )
+        return plan, self.out or results_folder() / f"{path.stem}-{Path(plan.model.name).name}"
+
+    def given(self) -> dict[str, tuple[str, Any]]:
+        """Key of the experiment -> the words that give it, as errors name them, and its value."""
+        given = {}
+        for key, read in {"model": str, "seeds": _numbers, "steps": int, "size": _width_and_height}.items():
+            if (text := getattr(self, key)) is not None:
+                with naming({None: f"--{key} {text}"}):
+                    given[key] = f"--{key} {text}", read(text)
+        for text in self.settings or ():
+            with naming({None: f"--set {text}"}):
+                key, value = _setting(text)
+            if key in given:
+                raise InputError(f"{given[key][0]} and --set {text}: both give {key}. Give it once.")
+            given[key] = f"--set {text}", value
+        model, words = default("model")
+        return given if "model" in given or not model else {"model": (words, model), **given}
+
+
+def takes_experiment(experiment: str | None = None) -> Callable[[Callable], Callable]:
+    """A decorator: the command takes all options of `Asked`, and gets them as its first argument.
+
+    `experiment` is asked for where none is named; None: one must be named.
+    """
+
+    def decorate(command: Callable) -> Callable:
+        shared = [
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, annotation=field.type, default=field.default)
+            for field in fields(Asked)
+            if field.default is not MISSING
+        ]
+        own = list(inspect.signature(command).parameters.values())[1:]
+        name = inspect.Parameter(
+            "experiment",
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Asked.__annotations__["experiment"],
+            default=experiment or inspect.Parameter.empty,
+        )
+        parameters = [name, *shared, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
+
+        @wraps(command)
+        def with_options(**words):
+            asked = Asked(**{field.name: words.pop(field.name) for field in fields(Asked)})
+            return command(asked, **words)
+
+        with_options.__signature__ = inspect.Signature(parameters)
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
+
+
+@contextmanager
+def naming(said: dict[str | None, str]) -> Iterator[None]:
+    """InputErrors that concern one of these keys begin with the words that gave it."""
+    try:
+        yield
+    except InputError as error:
+        if error.key in said:
+            raise InputError(f"{said[error.key]}: {error}") from None
+        raise
+
+
+def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(
-            f"{option} {text!r}: expected whole numbers, for example 0,1,2 (or 1024x768 for a size)."
-        ) from None
+        raise InputError("expected whole numbers, separated by commas, for example 0,1,2.") from None
+
+
+def _width_and_height(text: str) -> list[int]:
+    width, x, height = text.partition("x")
+    if not (x and width.isdecimal() and height.isdecimal()):
+        raise InputError("expected WIDTHxHEIGHT in pixels, for example 1024x768.")
+    return [int(width), int(height)]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise InputError("expected KEY=VALUE, for example guidance=4.")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"the value is not YAML: {error}") from None

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from svdstory.jobs.cluster.preflight import existing
 from svdstory.jobs.cluster.sites import Site
 from svdstory.jobs.cluster.submit import setup_of
 from svdstory.jobs.queue import scheduler
@@ -43,10 +44,10 @@ def examine_here(model: str | None, scorers: list[str], out: Path) -> Iterator[F
     yield _files(out)
 
 
-def examine_site(site: Site, name: str) -> Iterator[Finding]:
+def examine_site(site: Site) -> Iterator[Finding]:
     """The cluster: Slurm answers, the profile's partition, features and caps exist, what nobody confirmed yet."""
     if site.unconfirmed:
-        yield Finding("site profile", "note", f"{name}: not confirmed on the machine: {', '.join(site.unconfirmed)}")
+        yield Finding("site profile", "note", f"not confirmed on the machine: {', '.join(site.unconfirmed)}")
     try:
         version = scheduler.ask("sinfo", "--version").strip()
         partitions = scheduler.ask("sinfo", "-h", "-o", "%R|%f|%G|%l|%D").splitlines()
@@ -191,11 +192,6 @@ def _files(out: Path) -> Finding:
         return Finding("files", "good", f"{place} counts no inodes")
     verdict = "good" if status.f_favail > FREE_FILES else "note"
     return Finding("files", verdict, f"{status.f_favail} more files may be made in {place}")
-
-
-def existing(folder: Path) -> Path:
-    """The folder, or its nearest ancestor that exists."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def _partition(site: Site, rows: list[list[str]]) -> Finding:

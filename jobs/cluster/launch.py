@@ -36,6 +36,22 @@ def queue(submission: Submission, array: Array, parameters: dict, python: str) -
         _sweep(submission.slurm_folder)
 
 
+def script(submission: Submission, array: Array, parameters: dict, python: str) -> str:
+    """What `queue` would give to sbatch, to the letter. Nothing is written, and no Slurm need be here."""
+    from submitit.slurm.slurm import SlurmExecutor
+
+    class Writer(SlurmExecutor):
+        @classmethod
+        def affinity(cls) -> int:  # else it refuses to be made where there is no srun
+            return 1
+
+    executor = Writer(folder=submission.slurm_folder, python=python)
+    executor.update_parameters(**parameters)
+    if array.count > 1:
+        executor.parameters["map_count"] = array.count
+    return executor._make_submission_file_text(executor._submitit_command_str, uid="")
+
+
 def _after_all(submission: Submission, array: Array, words: str) -> str:
     """A failed sbatch may have queued its job (a time-out after the fact): ask by name before believing it."""
     try:

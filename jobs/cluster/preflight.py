@@ -39,12 +39,17 @@ def check_files(plan: Plan, run: Path) -> None:
     present = Store(run).present()
     missing = [cell for key, cell in plan.units.items() if key not in present]
     needed = sum(len(plan.sets[cell.set].settings) + 2 for cell in missing) + FILES_A_TASK * len(missing)
-    status = os.statvfs(run)
+    status = os.statvfs(existing(run))
     if status.f_files and needed > status.f_favail:
         raise InputError(
             f"{run}: {status.f_favail} more files may be made there, up to {needed} are needed for "
             f"{len(missing)} units. Remove some (`svdstory clean`), or choose another folder with --out."
         )
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or its nearest ancestor that exists."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def unstaged_scorers(plan: Plan) -> list[str]:

@@ -122,7 +122,8 @@ def _file(name: str, relative_to: Path) -> Path:
         return relative_to / Path(name).expanduser()
     if name not in shipped_sites():
         raise InputError(
-            f"--site {name!r}: no such profile{choices(name, shipped_sites(), 'Shipped')}; "
-            f"or give the path of a YAML file of your own (`extends: generic` and what differs)."
+            f"unknown site {name!r}{choices(name, shipped_sites(), 'Shipped')}; "
+            f"or give the path of a YAML file of your own (`extends: generic` and what differs).",
+            key="site",
         )
     return Path(str(resources.files("svdstory.slurm") / "sites" / f"{name}.yaml"))

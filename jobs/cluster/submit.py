@@ -6,7 +6,7 @@ Asking twice adds nothing: what is finished or queued is left alone. A launcher 
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,19 @@ class Asked:
     submission: Submission | None
     added: int  # units
     refused: list[str]  # Slurm's words; empty: all that was asked is queued
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What a run lacks, cut into the tasks that would make it."""
+
+    finished: set[str]
+    queued: set[str]
+    keys: list[str]  # of the units to ask for
+    tasks: list[list[str]]
+    sizes: list[int]  # tasks of each array
+    cost: Cost
+    exclude: list[str]  # nodes where units failed at once
 
 
 @dataclass(frozen=True)
@@ -62,11 +75,10 @@ def submit_missing(
     Raises InputError before anything is queued, and SlurmError where the controller does not answer or there is none.
     """
     scheduler.require("sbatch", "srun")  # submitit wants both
-    path, store = plan_path(run), Store(run)
+    path = plan_path(run)
     plan = read_plan(path)
     for note in preflight.check(plan, run, site):
         say(note)
-    units = list(plan.units)
     submission = None
     while submission is None:  # another launcher may take the number that we saw free: then look again
         ledger.wait_for_launchers(run)
@@ -74,26 +86,44 @@ def submit_missing(
         standing = stand(run)
         for array in standing.adopted:
             say(f"job {array.job} was found again by its name ({array.name}): its launcher did not write it down")
-        earlier = [a for s in ledger.submissions(run) for a in attempts.read(s.folder)]
-        finished, failures = store.finished(units), store.failures()
-        queued = ledger.to_come(standing.live, failures, earlier) & set(units) - finished
-        keys = [key for key in units if key not in finished and key not in queued]
-        keys.sort(key=failures.__contains__)  # what has failed before comes last: it must not keep others waiting
-        keys = keys if cause is None else failed_so(keys, store, cause)
-        if not keys and (standing.reduce or is_reduced(run)):
-            say(f"nothing to add: {len(finished)} units are finished, {len(queued)} queued")
+        lack = lacking(plan, run, site, standing.live, room(site), cause, per_task)
+        if not lack.keys and (standing.reduce or is_reduced(run)):
+            say(f"nothing to add: {len(lack.finished)} units are finished, {len(lack.queued)} queued")
             return Asked(None, 0, [])
-        cost, exclude = cost_of(plan, earlier), attempts.bad_nodes(earlier)
-        tasks = cut(keys, site, cost, room(site), per_task)
-        sizes = arrays(len(tasks), _max_array(site)) if tasks else []
         facts = {"plan": str(path.relative_to(run)), "code": code_name(), "site": site.model_dump(mode="json")}
-        submission = ledger.intend(run, number, tasks, sizes, **facts)
+        submission = ledger.intend(run, number, lack.tasks, lack.sizes, **facts)
         if submission is None:
             time.sleep(0.5)  # a network file system may list the other's folder late
-    say(describe(tasks, sizes, site, cost, exclude))
+    say(describe(lack, site))
     code = freeze(run)  # after the intent that names it: `clean` leaves such code alone
-    refused = _queue(submission, site, code, standing, exclude)
-    return Asked(submission, len(keys), refused)
+    refused = _queue(submission, site, code, standing, lack.exclude)
+    return Asked(submission, len(lack.keys), refused)
+
+
+def lacking(
+    plan: Plan,
+    run: Path,
+    site: Site,
+    live: list[Live],
+    room: int | None,
+    cause: str | None = None,
+    per_task: int | None = None,
+) -> Lack:
+    """The units that are neither finished nor in the hands of `live` elements (of these, the failed by `cause`).
+
+    `room` more jobs may be queued; None: any number. Raises InputError as `cut` and `failed_so` do.
+    """
+    store, units = Store(run), list(plan.units)
+    earlier = [a for s in ledger.submissions(run) for a in attempts.read(s.folder)]
+    finished, failures = store.finished(units), store.failures()
+    queued = ledger.to_come(live, failures, earlier) & set(units) - finished
+    keys = [key for key in units if key not in finished and key not in queued]
+    keys.sort(key=failures.__contains__)  # what has failed before comes last: it must not keep others waiting
+    keys = keys if cause is None else failed_so(keys, store, cause)
+    cost, exclude = cost_of(plan, earlier), attempts.bad_nodes(earlier)
+    tasks = cut(keys, site, cost, room, per_task)
+    sizes = arrays(len(tasks), _max_array(site)) if tasks else []
+    return Lack(finished, queued, keys, tasks, sizes, cost, exclude)
 
 
 def failed_so(keys: list[str], store: Store, cause: str) -> list[str]:
@@ -117,9 +147,9 @@ def is_reduced(run: Path) -> bool:
     return str(plan_path(run).relative_to(run)) in plans
 
 
-def describe(tasks: list[list[str]], sizes: list[int], site: Site, cost: Cost, exclude: list[str]) -> str:
+def describe(lack: Lack, site: Site) -> str:
     """What will be asked of Slurm, in words."""
-    units = sum(map(len, tasks))
+    units, tasks, sizes, cost = len(lack.keys), lack.tasks, lack.sizes, lack.cost
     if not units:
         return "all units are finished or queued: only a reduce job is asked for"
     hours = (units * cost.unit_s + len(tasks) * cost.load_s) / 3600
@@ -143,7 +173,7 @@ def describe(tasks: list[list[str]], sizes: list[int], site: Site, cost: Cost, e
         f"then a reduce job of {site.reduce.minutes} minutes\n"
         f"each task: {gpu}, {site.cpus} cpus, {site.minutes} minutes; {where}\n"
         f"about {hours:.1f} GPU hours ({cost.unit_s:.1f} s a unit, {cost.load_s:.0f} s to start a task; {how})"
-        + (f"\nleft out, because units failed there at once: {', '.join(exclude)}" if exclude else "")
+        + (f"\nleft out, because units failed there at once: {', '.join(lack.exclude)}" if lack.exclude else "")
     )
 
 
@@ -156,35 +186,37 @@ def stand(run: Path) -> Standing:
 
 def _queue(submission: Submission, site: Site, code: Path, standing: Standing, exclude: list[str]) -> list[str]:
     """sbatch array after array, writing down each answer; then the reduce job. Returns Slurm's refusals."""
-    *of_tasks, of_reduce = submission.arrays
-    before, mine = standing.jobs, []
-    for array, share in zip(of_tasks, shares(len(of_tasks), site.parallel), strict=True):
-        # of more arrays than may run at once, each waits for the one that many places before it
-        after = mine[-site.parallel] if len(mine) >= site.parallel else None
+    arrays, jobs = submission.arrays, []
+    for array, asked in requests(arrays, site, code, standing.jobs, exclude, jobs):
         try:
-            job = launch.queue(submission, array, parameters(site, array, code, share, exclude, after), python_of(site))
+            job = launch.queue(submission, array, asked, python_of(site))
         except launch.Unanswered as error:
             return [error.words]  # left open: the next submit looks for it by name
         except SlurmError as error:
             submission.record(array, refused=error.words)
-            for later in submission.arrays[array.number + 1 :]:
+            for later in arrays[array.number + 1 :]:
                 submission.record(later, refused="not asked for after the refusal before it")
             return [error.words]  # what was queued before it runs; submitting again adds the rest
         submission.record(array, job=job)
-        mine.append(job)
-    try:
-        job = launch.queue(
-            submission, of_reduce, reduce_parameters(site, of_reduce, code, before + mine), python_of(site)
-        )
-    except launch.Unanswered as error:
-        return [error.words]
-    except SlurmError as error:
-        submission.record(of_reduce, refused=error.words)
-        return [error.words]
-    submission.record(of_reduce, job=job)
+        jobs.append(job)
     if standing.reduce:
         scheduler.cancel(standing.reduce, pending_only=True)  # the new one waits for their tasks too
     return []
+
+
+def requests(
+    arrays: list[Array], site: Site, code: Path, before: list[str], exclude: list[str], jobs: list[str]
+) -> Iterator[tuple[Array, dict]]:
+    """Each array with its parameters, in the order of asking, and last the reduce job, which waits for all.
+
+    `before` are earlier jobs of the run that live. The caller appends to `jobs` the id that each got.
+    """
+    *of_tasks, of_reduce = arrays
+    for array, share in zip(of_tasks, shares(len(of_tasks), site.parallel), strict=True):
+        # of more arrays than may run at once, each waits for the one that many places before it
+        after = jobs[-site.parallel] if len(jobs) >= site.parallel else None
+        yield array, parameters(site, array, code, share, exclude, after)
+    yield of_reduce, reduce_parameters(site, of_reduce, code, before + jobs)
 
 
 def parameters(site: Site, array: Array, code: Path, share: int, exclude: list[str], after: str | None) -> dict:

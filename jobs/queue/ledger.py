@@ -164,11 +164,9 @@ def intend(run: Path, number: int, tasks: list[list[str]], array_sizes: list[int
 
     `array_sizes` are the tasks of each array, in order; `facts` (site, plan, code) go into the intent as they are.
     """
-    token, firsts = secrets.token_hex(4), [sum(array_sizes[:i]) for i in range(len(array_sizes))]
-    shapes = enumerate(zip(firsts, array_sizes, strict=True))
-    arrays = [(f"svdstory-{token}-{i}", first, size) for i, (first, size) in shapes]
+    token = secrets.token_hex(4)
     launcher = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "at": time.time()}
-    intent = {"tasks": tasks, "arrays": [*arrays, (f"svdstory-{token}-reduce", len(tasks), 0)], "launcher": launcher}
+    intent = {"tasks": tasks, "arrays": shapes(token, array_sizes), "launcher": launcher}
     folder = run / "submissions" / f"{number:04d}"
     mine = run / "submissions" / f".{token}"
     (mine / "slurm").mkdir(parents=True)
@@ -181,6 +179,13 @@ def intend(run: Path, number: int, tasks: list[list[str]], array_sizes: list[int
         mine.rmdir()
         return None
     return Submission(folder)
+
+
+def shapes(token: str, array_sizes: list[int]) -> list[tuple[str, int, int]]:
+    """Name, first task and number of tasks of each array, and last of the reduce job, which has none."""
+    firsts = [sum(array_sizes[:i]) for i in range(len(array_sizes) + 1)]
+    names = [f"svdstory-{token}-{i}" for i in range(len(array_sizes))]
+    return list(zip([*names, f"svdstory-{token}-reduce"], firsts, [*array_sizes, 0], strict=True))
 
 
 def settle(submission: Submission, adopt: Callable[[Array, str], None]) -> list[Array]:

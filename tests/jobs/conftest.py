@@ -7,9 +7,33 @@ import time
 
 import pytest
 
+from svdstory.jobs.cli.app import main
 from tests.jobs.cluster import Cluster, left_out, own_cluster
 from tests.jobs.stage import ANYWHERE, Stage, faults_file
 from tests.jobs.study import Study
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_defaults_of_the_developers_own(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        for key in ("SITE", "RESULTS", "MODEL"):
+            patch.delenv(f"SVDSTORY_{key}", raising=False)
+        yield
+
+
+@pytest.fixture
+def svdstory(capsys, monkeypatch, tmp_path):
+    """Runs the command in an empty folder; gives exit status, what it printed, and its errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return run
 
 
 def _bring_up(cluster: Cluster):

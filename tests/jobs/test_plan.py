@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from svdstory.jobs.cli.app import memory_lines
+from svdstory.jobs.cli.commands_study import memory_lines
 from svdstory.jobs.study.experiment import Experiment, find_experiment, read_experiment
 from svdstory.jobs.study.plan import make_plan, plan_path, read_plan, write_plan
 from svdstory.pipeline.config.methods import Method, SpectralFilter, expand, named, shipped_entries

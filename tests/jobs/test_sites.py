@@ -35,7 +35,7 @@ def test_an_unknown_key_is_named_with_the_nearest_one(tmp_path):
 
 
 def test_an_unknown_profile_is_named_with_the_nearest_one():
-    with pytest.raises(InputError, match=r"'charizma': no such profile \(did you mean 'charisma'\?\)"):
+    with pytest.raises(InputError, match=r"unknown site 'charizma' \(did you mean 'charisma'\?\)"):
         load_site("charizma")
 
 
