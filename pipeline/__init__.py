@@ -16,7 +16,7 @@ _WHERE = {
     "Model": "models.load",
     "generate": "generation",
     "sample": "sampling.sampler",
-    "Conditioning": "sampling.sampler",
+    "Conditioning": "sampling.denoiser",
 }
 
 

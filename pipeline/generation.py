@@ -13,8 +13,9 @@ from svdstory.pipeline.config.strict import InputError, choices
 from svdstory.pipeline.config.tokens import subject_positions
 from svdstory.pipeline.decoding import NotFinite, decode
 from svdstory.pipeline.models.load import Model
+from svdstory.pipeline.sampling.denoiser import Conditioning
 from svdstory.pipeline.sampling.noise import initial_latents
-from svdstory.pipeline.sampling.sampler import Conditioning, Sample, sample
+from svdstory.pipeline.sampling.sampler import Sample, sample
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",

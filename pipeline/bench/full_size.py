@@ -5,7 +5,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from svdstory.pipeline.models.tiny import SDXL_SCHEDULE
-from svdstory.pipeline.sampling.sampler import Conditioning
+from svdstory.pipeline.sampling.denoiser import Conditioning
 
 SDXL_UNET = dict(
     sample_size=128,

@@ -8,7 +8,7 @@ from collections import deque
 import torch
 import torch.nn.functional as F
 
-from svdstory.pipeline.sampling import noise
+from svdstory.pipeline.sampling.noise import Draws
 
 LAST_STEPS = 20  # steps that a map is averaged over
 
@@ -54,14 +54,14 @@ class SubjectMasks:
                 self._masks[size[0] * size[1]] = (resized > otsu(resized)[..., None]).any(1)
         return self._masks
 
-    def dropped(self, images: int, dropout: float, seed: int, step: int) -> dict[int, torch.Tensor]:
+    def dropped(self, images: int, dropout: float, draws: Draws, step: int) -> dict[int, torch.Tensor]:
         """The masks of the first `images` after mask dropout at `step`: tokens -> (images, tokens) bool."""
         if not dropout:
             return {tokens: mask[:images] for tokens, mask in self.masks().items()}
         kept = {}
         for tokens, mask in self.masks().items():
-            draws = torch.stack([noise.keep_draws(seed, i, step, tokens) for i in range(images)])
-            kept[tokens] = mask[:images] & (draws >= dropout).to(mask.device, non_blocking=True)
+            drawn = torch.stack([draws.mask_dropout(i, step, tokens) for i in range(images)])
+            kept[tokens] = mask[:images] & (drawn >= dropout).to(mask.device, non_blocking=True)
         return kept
 
 

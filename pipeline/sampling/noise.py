@@ -1,6 +1,7 @@
 """Everything random, from generators of its own: the same on every machine, and never the global generator."""
 
 import hashlib
+from dataclasses import dataclass
 
 import torch
 
@@ -21,11 +22,23 @@ def initial_latents(seed: int, images: int, shape: tuple[int, int, int], same_la
     )
 
 
-def keep_draws(seed: int, image: int, step: int, tokens: int) -> torch.Tensor:
-    """(T,) uniform numbers in [0, 1) for the mask dropout of one image at one step and resolution."""
-    return torch.rand(tokens, generator=generator("mask_dropout", seed, image, step, tokens))
+@dataclass(frozen=True)
+class Draws:
+    """What a set's sampling draws, by what the numbers are for: the same whatever the calls and their order.
 
+    Recorded numbers can be fed in by a class with the same methods.
+    """
 
-def random_reference(seed: int, step: int, layer: int, images: int) -> int:
-    """The image that one self-attention layer refers to at one step (`reference: random`)."""
-    return int(torch.randint(images, (), generator=generator("reference", seed, step, layer)))
+    seed: int
+
+    def mask_dropout(self, image: int, step: int, tokens: int) -> torch.Tensor:
+        """(T,) uniform numbers in [0, 1) for one image at one step and resolution."""
+        return torch.rand(tokens, generator=generator("mask_dropout", self.seed, image, step, tokens))
+
+    def reference(self, step: int, layer: int, images: int) -> int:
+        """The image that one self-attention layer refers to at one step (`reference: random`)."""
+        return int(torch.randint(images, (), generator=generator("reference", self.seed, step, layer)))
+
+    def scheduler(self, image: int, step: int) -> torch.Generator:
+        """For the noise that some schedulers add."""
+        return generator("scheduler", self.seed, image, step)

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from svdstory.pipeline.config.methods import Method, SpectralFilter
-from svdstory.pipeline.sampling.sampler import Conditioning
+from svdstory.pipeline.sampling.denoiser import Conditioning
 
 FOLDER = Path(__file__).parents[1] / "reference_sampler"
 CASES = json.loads((FOLDER / "cases.json").read_text())

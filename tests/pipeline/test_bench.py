@@ -7,8 +7,8 @@ import torch
 
 from svdstory.pipeline.bench import drift, full_size, memory, record, spectral, step
 from svdstory.pipeline.config.methods import SpectralFilter, named
-from svdstory.pipeline.sampling.attention import Call
-from svdstory.pipeline.sampling.sampler import begin_step
+from svdstory.pipeline.sampling.families.consistory import ConsiStory
+from svdstory.pipeline.sampling.family import Pass
 from svdstory.pipeline.spectral.exact import spectrum
 from tests.pipeline import reference
 
@@ -69,14 +69,15 @@ def test_followed_counts_what_is_alive_and_not_the_weights():
 
 
 def test_the_steps_that_are_timed_do_what_their_columns_say():
-    call = Call(named("consistory-no-attention"), seed=0, halves=2)  # masks need a UNet; blending, injection don't
-    seen = {}
-    for at in (step.BLENDED, step.INJECTED, step.EXTENDED):
-        begin_step(call, at, step.STEPS, matches="matches")
-        seen[at] = call.blend is not None, call.injection is not None
-    assert seen == {step.BLENDED: (True, True), step.INJECTED: (False, True), step.EXTENDED: (False, False)}
-    begin_step(call, memory.RUN - 1, memory.STEPS, matches="matches")
-    assert call.blend is not None and call.injection is not None
+    method = named("consistory-no-attention")  # masks need a UNet; blending, injection don't
+    family = ConsiStory(Pass(method, None, torch.arange(step.STEPS), None, None, None, None, matches="matches"))
+
+    def does(at: int) -> tuple[bool, bool]:
+        plan = family.begin_step(at)
+        return plan.blend is not None, plan.injection is not None
+
+    assert does(step.BLENDED) == (True, True) and does(memory.RUN - 1) == (True, True)
+    assert does(step.INJECTED) == (False, True) and does(step.EXTENDED) == (False, False)
 
 
 def test_a_step_is_measured_against_plain_sdxls_whatever_is_asked_for(monkeypatch):

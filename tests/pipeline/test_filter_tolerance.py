@@ -5,7 +5,8 @@ import torch
 from svdstory.pipeline.bench import full_size
 from svdstory.pipeline.config.methods import named
 from svdstory.pipeline.models.tiny import build_tiny
-from svdstory.pipeline.sampling.sampler import Conditioning, sample
+from svdstory.pipeline.sampling.denoiser import Conditioning
+from svdstory.pipeline.sampling.sampler import sample
 from svdstory.pipeline.spectral.bank import TOLERANCE, SpectralBank
 
 torch.set_num_threads(1)

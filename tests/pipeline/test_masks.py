@@ -3,8 +3,8 @@ import torch
 from diffusers.models.attention_processor import Attention
 from skimage.filters import threshold_otsu
 
-from svdstory.pipeline.config.methods import Method
-from svdstory.pipeline.sampling.attention import Call, RecordingCrossAttention
+from svdstory.pipeline.sampling.attention import RecordingCrossAttention
+from svdstory.pipeline.sampling.call import Call, Group, Stage, StepPlan
 from svdstory.pipeline.sampling.masks import SubjectMasks, otsu
 
 
@@ -33,10 +33,10 @@ def test_large_queries_and_keys_do_not_overflow_in_half():
     for weight in attention.parameters():
         weight.data = torch.eye(64) if weight.ndim > 1 else torch.zeros(64)
     masks = SubjectMasks(torch.tensor([[1]]), 8, 8, "cpu")
-    call = Call(Method(), seed=0, halves=1, masks=masks, rows=[0], index=torch.tensor([0]))
+    group, stage = Group([0], torch.tensor([0]), leads=True, last=True), Stage()
     text = torch.full((1, 3, 64), 40.0).half()
     text[:, 2] = 0
-    with torch.no_grad():
-        RecordingCrossAttention(call)(attention.half(), torch.full((1, 4, 64), 40.0).half(), text)
+    with torch.no_grad(), stage.showing(Call(group, StepPlan(0), halves=1, memory={})):
+        RecordingCrossAttention(stage, masks)(attention.half(), torch.full((1, 4, 64), 40.0).half(), text)
     masks.end_step(calls=1)
     assert torch.allclose(masks.maps[0], torch.full((1, 1, 4), 0.5))

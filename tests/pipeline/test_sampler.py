@@ -1,6 +1,7 @@
 """Properties of the sampler, on the reference model (float32, CPU)."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
@@ -9,6 +10,9 @@ from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, U
 from svdstory.pipeline.config.methods import FreeU, Method, SpectralFilter, named
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.sampling import noise
+from svdstory.pipeline.sampling.families.consistory import ConsiStory
+from svdstory.pipeline.sampling.family import Pass
+from svdstory.pipeline.sampling.layers import attention_layers
 from svdstory.pipeline.sampling.sampler import sample
 from tests.pipeline import reference
 from tests.pipeline.reference import conditioning, relative_error
@@ -149,9 +153,9 @@ def test_several_subject_tokens_are_the_union_of_their_masks():
 
 
 def test_random_reference_is_drawn_anew_for_each_step_and_layer_from_the_seed():
-    draws = {(s, l): noise.random_reference(5, s, l, 4) for s in range(8) for l in range(6)}
+    draws = {(s, l): noise.Draws(5).reference(s, l, 4) for s in range(8) for l in range(6)}
     assert set(draws.values()) == {0, 1, 2, 3}
-    assert draws[2, 3] == noise.random_reference(5, 2, 3, 4)
+    assert draws[2, 3] == noise.Draws(5).reference(2, 3, 4)
     method = Method(extended_attention="unmasked", reference="random", query_blending=True)
     assert relative_error(run(method).latents, run(Method()).latents) > 1e-4
 
@@ -202,9 +206,6 @@ def test_unet_calls_are_those_of_the_method():
 
 
 def test_full_size_sdxl_has_every_hook_where_the_method_needs_it():
-    from svdstory.pipeline.sampling.attention import Call, ExtendedSelfAttention
-    from svdstory.pipeline.sampling.sampler import processors
-
     config = dict(
         sample_size=128,
         block_out_channels=(320, 640, 1280),
@@ -222,10 +223,16 @@ def test_full_size_sdxl_has_every_hook_where_the_method_needs_it():
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
     assert round(sum(p.numel() for p in unet.parameters()) / 1e9, 2) == 2.57
-    names = [n for n, m in unet.named_modules() if n.endswith("attn1")]
+    layers = attention_layers(unet)
+    names = [layer.name for layer in layers if layer.kind == "attn1"]
     assert len(names) == 70 and sum(n.startswith("up_blocks") for n in names) == 36
     widths = [m.to_k.out_features for n, m in unet.named_modules() if n.endswith("attn1") and n.startswith("up")]
     assert widths.count(1280) == 30 and widths.count(640) == 6
-    placed = list(processors(unet, Call(named("consistory"), seed=0, halves=2)))
-    own = [p for _, p in placed if isinstance(p, ExtendedSelfAttention)]
-    assert len(own) == 60 and sum(p.extends for p in own) == 36 and len(placed) == 60 + 70
+    family = ConsiStory(Pass(named("consistory"), unet, torch.arange(50), None, None, None, None))
+    placed = Counter(type(family.processor(layer)).__name__ for layer in layers)
+    assert placed == {
+        "ExtendedSelfAttention": 36,
+        "InjectedSelfAttention": 24,
+        "NoneType": 10,
+        "RecordingCrossAttention": 70,
+    }

@@ -1,0 +1,94 @@
+"""The denoiser: latents and a step in, the noise in all images of a set out. What a method does is behind it.
+
+B images, C channels, H × W latents, L prompt tokens; a UNet call carries rows [uncond × R, cond × R].
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from svdstory.pipeline.sampling.call import Call, Group
+from svdstory.pipeline.sampling.family import Family
+
+Denoiser = Callable[[Tensor, int], Tensor]  # latents (B, C, H, W), step -> noise_pred (B, C, H, W), after guidance
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the UNet is told about each image.
+
+    prompt_embeds, negative_prompt_embeds: (B, L, D); pooled_prompt_embeds, negative_pooled_prompt_embeds: (B, P);
+    time_ids: (6,) original size, crop corner, target size; subject_tokens: (B, S) positions of the subject's tokens,
+    repeated where a prompt has fewer than S. The negative ones are unused without guidance.
+    """
+
+    prompt_embeds: Tensor
+    pooled_prompt_embeds: Tensor
+    negative_prompt_embeds: Tensor
+    negative_pooled_prompt_embeds: Tensor
+    time_ids: Tensor
+    subject_tokens: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompt_embeds)
+
+    def of(self, rows: Tensor, halves: int) -> dict:
+        """The UNet's keyword arguments for these images, (R,) indices."""
+        text, pooled = self.prompt_embeds[rows], self.pooled_prompt_embeds[rows]
+        if halves == 2:
+            text = torch.cat([self.negative_prompt_embeds[rows], text])
+            pooled = torch.cat([self.negative_pooled_prompt_embeds[rows], pooled])
+        time_ids = self.time_ids.expand(len(text), -1)
+        return {"encoder_hidden_states": text, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids}}
+
+
+def make_denoiser(
+    unet, scheduler, family: Family, conditioning: Conditioning, guidance: float, micro_batch: int | None
+) -> Denoiser:
+    """The denoiser of one pass, whose schedule is set. Guidance of 1 or less runs without the uncond half."""
+    device, dtype, halves = unet.device, unet.dtype, 2 if guidance > 1 else 1
+    timesteps = scheduler.timesteps.to(device)
+    groups = groups_of(family, len(conditioning), micro_batch, device)
+    known = [conditioning.of(group.index, halves) for group in groups]  # once: it doesn't change with the steps
+
+    def denoiser(latents: Tensor, step: int) -> Tensor:
+        x = scheduler.scale_model_input(latents, scheduler.timesteps[step]).to(dtype)
+        rows = [x[group.index].repeat(halves, 1, 1, 1) for group in groups]
+        predicted = predict(unet, family, groups, step, rows, timesteps[step], known).float()
+        uncond, cond = predicted[0], predicted[-1]
+        return cond if halves == 1 else uncond + guidance * (cond - uncond)
+
+    return denoiser
+
+
+def groups_of(family: Family, images: int, micro_batch: int | None, device) -> list[Group]:
+    rows = family.groups(images, micro_batch)
+    return [
+        Group(images_of, torch.tensor(images_of, device=device), leads=i == 0, last=i == len(rows) - 1)
+        for i, images_of in enumerate(rows)
+    ]
+
+
+def predict(
+    unet,
+    family: Family,
+    groups: Sequence[Group],
+    step: int,
+    rows: Sequence[Tensor],
+    timestep: Tensor,
+    known: Sequence[dict],
+) -> Tensor:
+    """The UNet's output for all images, (halves, B, C, H, W), from each group's `rows` and keyword arguments."""
+    plan, memory, stage, outputs = family.begin_step(step), {}, family.run.stage, []
+    for group, x, conditions in zip(groups, rows, known):
+        halves = len(x) // len(group.rows)
+        call = Call(group, plan, halves, memory)
+        if plan.blend is not None:
+            with stage.showing(replace(call, plain=True)):
+                unet(x, timestep, **conditions)
+        with stage.showing(call), family.around(call):
+            outputs.append(unet(x, timestep, **conditions, return_dict=False)[0].unflatten(0, (halves, -1)))
+    family.run.masks.end_step(calls=len(groups))
+    return torch.cat(outputs, dim=1)

@@ -1,0 +1,89 @@
+"""ConsiStory (arXiv 2402.03286) and SVD attention: images that look at the set's anchors.
+
+ConsiStory looks at the anchors' subjects alone, blends queries and injects features; SVD attention looks at all of
+the anchors, through a spectral filter. n steps, t the step's index, H × W latents.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from svdstory.pipeline.sampling import injection
+from svdstory.pipeline.sampling.attention import ExtendedSelfAttention, InjectedSelfAttention, RandomReferenceAttention
+from svdstory.pipeline.sampling.call import Call, StepPlan
+from svdstory.pipeline.sampling.family import Family, Pass
+from svdstory.pipeline.sampling.layers import Layer, attention_layers, inner_unet, uncompiled
+
+NU = (0.9, 0.81836735)  # query blending's share of the plain queries, at the first step and after a tenth
+
+
+class ConsiStory(Family):
+    """One pass. With feature injection the first keeps DIFT features, `features`; the second injects along `matches`."""
+
+    def __init__(self, run: Pass):
+        super().__init__(run)
+        self.features_at = None
+        if run.method.feature_injection and run.matches is None:
+            self.features_at = int((run.timesteps - injection.TIMESTEP).abs().argmin())
+        if run.spectra is not None:
+            run.spectra.choose([layer.number for layer in attention_layers(run.unet) if self.extends(layer)])
+
+    def leading(self, images: int) -> int:
+        """The anchors. With random reference any image may look at any other, so that all go together."""
+        return images if self.run.method.reference == "random" else self.run.method.n_anchors
+
+    def begin_step(self, step: int) -> StepPlan:
+        method, n = self.run.method, len(self.run.timesteps)
+        extended = method.extended_attention != "off" and step >= 1
+        blended = method.query_blending and 1 <= step <= n // 10
+        return StepPlan(
+            step,
+            anchors_extend=extended,
+            others_extend=extended,
+            kept=self.kept(step) if extended and method.extended_attention == "masked" else None,
+            blend=torch.linspace(*NU, n // 10 + 1)[step].item() if blended else None,
+            injection=self.run.matches if n // 10 <= step <= n // 3 else None,
+            keeps_features=step == self.features_at,
+        )
+
+    def kept(self, step: int) -> dict[int, Tensor]:
+        """tokens -> (A, tokens): the anchors' subject masks after mask dropout."""
+        masks, method = self.run.masks, self.run.method
+        return masks.dropped(self.leading(len(masks.subject)), method.mask_dropout, self.run.draws, step)
+
+    def extends(self, layer: Layer) -> bool:
+        """Whether the layer looks at the anchors or blends its queries."""
+        asked = self.run.method.extended_attention != "off" or self.run.method.query_blending
+        return asked and layer.kind == "attn1" and layer.part == "up_blocks"
+
+    def processor(self, layer: Layer):
+        run, method = self.run, self.run.method
+        if layer.kind == "attn2":
+            return super().processor(layer)
+        if self.extends(layer):
+            if method.reference == "random":
+                return RandomReferenceAttention(layer.number, run.stage, run.bank, run.spectra, run.draws)
+            return ExtendedSelfAttention(layer.number, run.stage, run.bank, run.spectra)
+        if layer.part != "mid_block" and method.feature_injection:
+            return InjectedSelfAttention(layer.number, run.stage)
+        return None
+
+    @contextmanager
+    def around(self, call: Call):
+        """At the features' step: keep the cond half of the output of up_blocks[0]. A compiled UNet runs that step
+        uncompiled, as compiled code sees no new hooks."""
+        if not call.plan.keeps_features:
+            yield
+            return
+        rows = len(call.group.rows)
+        hook = (
+            inner_unet(self.run.unet)
+            .up_blocks[0]
+            .register_forward_hook(lambda module, args, output: self.features.append(output[-rows:]))
+        )
+        try:
+            with uncompiled():
+                yield
+        finally:
+            hook.remove()
