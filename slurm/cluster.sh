@@ -1,7 +1,8 @@
 #!/bin/bash
 # A real Slurm of several nodes on this one machine, for tests. Debian or Ubuntu, as root.
 #
-#   cluster.sh up              install what is missing (apt), start everything, wait until all nodes are idle
+#   cluster.sh install         install what is missing (apt-get, 61 MB)
+#   cluster.sh up              start everything, wait until all nodes are idle
 #   cluster.sh down            SIGKILL everything and remove $SVDSTORY_CLUSTER
 #   cluster.sh show            which daemons live, and sinfo
 #   cluster.sh node N off|on   cut node N's power (every process of it, by one SIGKILL) | switch it on again
@@ -25,11 +26,16 @@ die() { echo "cluster.sh: $*" >&2; exit 1; }
 
 # ---------------------------------------------------------------- packages
 
-packages() {
-  [ "$(id -u)" = 0 ] || die "must be root: nodes need namespaces of their own (here: uid $(id -u))"
-  local want=(slurmctld slurmd slurm-client munge)
-  [ "$ACCOUNTING" = no ] || want+=(slurmdbd mariadb-server-core)
-  dpkg -s "${want[@]}" >/dev/null 2>&1 && return
+root() { [ "$(id -u)" = 0 ] || die "must be root: nodes need namespaces of their own (here: uid $(id -u))"; }
+programs() {    # those that are absent
+  local name wanted=(slurmctld slurmd sbatch munged)
+  [ "$ACCOUNTING" = no ] || wanted+=(slurmdbd mariadbd)
+  for name in "${wanted[@]}"; do command -v "$name" >/dev/null || echo "$name"; done
+}
+install() {
+  root
+  [ -n "$(programs)" ] || return 0
+  local want=(slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core)
   command -v apt-get >/dev/null || die "needs Debian or Ubuntu: no apt-get to install ${want[*]} with"
   # a policy that starts no service: the packages' own munged and slurmd are not ours
   local policy=/usr/sbin/policy-rc.d mine=
@@ -225,7 +231,8 @@ daemons() { echo munged mariadbd slurmdbd slurmctld; local i; for ((i=1; i<=NODE
 # ---------------------------------------------------------------- commands
 
 up() {
-  packages
+  root
+  [ -z "$(programs)" ] || die "not here: $(programs | tr '\n' ' ')- install them: slurm/cluster.sh install"
   configure
   munge_on
   if [ "$ACCOUNTING" != no ]; then database_on; dbd_on; limits; fi
@@ -254,7 +261,7 @@ node() {
 }
 
 case "${1:-} ${2:-}" in
-  "up "|"down "|"show ") "$1" ;;
+  "install "|"up "|"down "|"show ") "$1" ;;
   "node "?*) shift; node "$@" ;;
   "ctld off") stop slurmctld ;;
   "ctld on") ctld_on ;;

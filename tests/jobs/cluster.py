@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[2] / "slurm" / "cluster.sh"
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "slurmdbd", "mariadbd")
 
 
 def left_out() -> str | None:
     """Why the tests on a real Slurm cannot run here; None where they can."""
     if os.name != "posix" or os.geteuid() != 0:
         return "needs root: the cluster's nodes live in namespaces of their own"
-    if not (shutil.which("slurmctld") or shutil.which("apt-get")):
-        return "needs Debian or Ubuntu: slurm/cluster.sh installs Slurm with apt-get"
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    absent = [name for name in PROGRAMS if not shutil.which(name, path=path)]
+    if absent:
+        return f"{', '.join(absent)} not installed: tests/setup.sh does that"
     probe = subprocess.run(
         ["unshare", "--pid", "--fork", "--mount-proc", "--uts", "true"], capture_output=True, text=True
     )

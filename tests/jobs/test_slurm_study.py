@@ -73,8 +73,8 @@ def test_the_real_model_killed_in_one_task_and_warned_in_another_gives_the_pixel
 def undisturbed_on_this_machine(study: Study) -> subprocess.Popen:
     """The same plan, worked through in one process that nothing happens to."""
     code = (
-        "import sys; from pathlib import Path; from svdstory.jobs.plan import read_plan; "
-        "from svdstory.jobs.store import Store; from svdstory.pipeline.worker import work; "
+        "import sys; from pathlib import Path; from svdstory.jobs.study.plan import read_plan; "
+        "from svdstory.jobs.study.store import Store; from svdstory.jobs.node.worker import work; "
         "plan = read_plan(Path(sys.argv[1])); work(plan, Store(Path(sys.argv[2])), plan.units)"
     )
     words = [sys.executable, "-c", code, str(plan_path(study.run)), str(study.folder / "undisturbed")]

@@ -9,7 +9,7 @@ import pytest
 from tests.jobs.pretend import pretend
 
 GIVE_BACK = """
-from svdstory.jobs.stop import Stop
+from svdstory.jobs.node.stop import Stop
 def closing():
     {closing}
 Stop(6.0, {requeue}, closing).give_back()

@@ -128,6 +128,7 @@ if CONTROL:
         cuda=types.SimpleNamespace(is_available=lambda: False),
     )
     stub("safetensors.torch", save=save)
-    stub("svdstory.pipeline.generation", Generated=object, NotFinite=NotFinite, generate=generate)
+    stub("svdstory.pipeline.decoding", NotFinite=NotFinite)
+    stub("svdstory.pipeline.generation", Generated=object, generate=generate)
     stub("svdstory.pipeline.metrics.registry", load_scorer=lambda name, *_, **__: Measureless(name))
     stub("svdstory.pipeline.models.load", Model=object, device_name=lambda device: device.type, load_model=load_model)
