@@ -10,11 +10,17 @@ from typing import Annotated
 import typer
 
 from svdstory.jobs.cli.defaults import results_folder, site_or_default
-from svdstory.jobs.cli.options import Asked, Model, Out, RunFolder, SiteName, naming, takes_experiment
+from svdstory.jobs.cli.options import Asked, Model, Out, Replace, RunFolder, SiteName, naming, takes_experiment
 from svdstory.pipeline.config.strict import InputError
 
 SubmittedSite = Annotated[str | None, typer.Option("--site", help="A site profile. Default: the last submit's.")]
 Probe = Annotated[bool, typer.Option("--probe", help="Let a tiny job look at a node first.")]
+Exclude = Annotated[
+    str | None,
+    typer.Option(
+        help="Nodes to leave out, as sbatch takes them; `none`: none. Default: those where all failed at once."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -45,6 +51,8 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what sbatch would be given. Queues and writes nothing.")
     ] = False,
+    exclude: Exclude = None,
+    replace: Replace = False,
 ):
     """Queue an experiment on a Slurm cluster: array jobs, and a report after them. Again: adds only what is missing.
 
@@ -58,13 +66,13 @@ def submit(
     if dry_run:
         typer.echo(dry_run_text(plan, folder, profile, units_per_task))
         return
-    prepare(plan, folder)
+    prepare(plan, folder, replace, profile.group)
     if profile.unconfirmed:
         typer.echo(unconfirmed(profile))
     with slurms_words():
         if probe:
             _look_at_a_node(profile, folder)
-        _queue(folder, profile, per_task=units_per_task)
+        _queue(folder, profile, per_task=units_per_task, exclude=exclude)
 
 
 def load_profile(site: str | None):
@@ -90,7 +98,7 @@ def dry_run_text(plan, folder: Path, profile, per_task: int | None = None) -> st
 
 def _look_at_a_node(profile, folder: Path) -> None:
     from svdstory.jobs.cluster.doctor import examine_node
-    from svdstory.jobs.cluster.submit import python_of
+    from svdstory.jobs.cluster.parameters import python_of
 
     findings = list(examine_node(profile, python_of(profile), folder))
     for found in findings:
@@ -99,11 +107,14 @@ def _look_at_a_node(profile, folder: Path) -> None:
         raise InputError("a node of the site cannot run this (above). Nothing was queued.")
 
 
-def _queue(folder: Path, profile, cause: str | None = None, per_task: int | None = None) -> None:
+def _queue(
+    folder: Path, profile, cause: str | None = None, per_task: int | None = None, exclude: str | None = None
+) -> None:
     """Submit what is missing (of one failure cause, if given), and say what was asked. Exit status 1 if refused."""
     from svdstory.jobs.cluster.submit import submit_missing
 
-    asked = submit_missing(folder, profile, cause=cause, per_task=per_task, say=typer.echo)
+    nodes = None if exclude is None else [] if exclude == "none" else [exclude]
+    asked = submit_missing(folder, profile, cause=cause, per_task=per_task, exclude=nodes, say=typer.echo)
     if asked.refused:
         typer.echo("\n".join(asked.refused), err=True)
         typer.echo(
@@ -121,6 +132,7 @@ def work(
     lead: Annotated[
         float, typer.Option(help="Seconds between the warning signal and the end (--signal=USR2@...).")
     ] = 120,
+    replace: Replace = False,
 ):
     """Inside a job of plain sbatch: make the units, or this array element's share of them. See slurm/run.sbatch.
 
@@ -134,7 +146,7 @@ def work(
 
     share, shares = share_of_units(os.environ)
     plan, folder = asked.plan()
-    store = prepare(plan, folder)
+    store = prepare(plan, folder, replace)
     outcome = work_share(folder, plan, store, share, shares, lead)
     typer.echo(f"{len(outcome.made)} units made, {len(outcome.found)} were there, {len(outcome.failed)} failed")
     raise typer.Exit(1 if outcome.failed or outcome.stopped else 0)
@@ -191,6 +203,7 @@ def retry(
     run: RunFolder,
     site: SubmittedSite = None,
     cause: Annotated[str | None, typer.Option(help="Only units that failed so, for example out-of-memory.")] = None,
+    exclude: Exclude = None,
 ):
     """Queue again what failed, all of it or one cause.
 
@@ -206,7 +219,7 @@ def retry(
         raise InputError(f"{run}: was never submitted, so it has no site profile. Give --site.")
     profile = load_profile(site) if site else parse(Profile, known[-1].intent["site"], str(known[-1].folder))
     with slurms_words():
-        _queue(run, profile, cause.replace("-", " ") if cause else "any")
+        _queue(run, profile, cause.replace("-", " ") if cause else "any", exclude=exclude)
 
 
 def cancel(run: RunFolder):
@@ -279,7 +292,7 @@ def doctor(
     """
     from svdstory.jobs.cluster.doctor import as_json as written
     from svdstory.jobs.cluster.doctor import examine_here, examine_node, examine_site
-    from svdstory.jobs.cluster.submit import python_of
+    from svdstory.jobs.cluster.parameters import python_of
 
     with naming({None: "--probe: a job looks at a node of a cluster"}):
         profile = load_profile(site) if site or probe else None

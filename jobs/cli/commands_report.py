@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+from svdstory.jobs.cli.options import RunFolder
 
 
 def register(app: typer.Typer) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from svdstory.jobs.cli.options import RunFolder
+
 Scorers = Annotated[
     list[str] | None,
     typer.Option("--scorer", help="What to measure with; may be given several times. Default: the plan's scorers."),
@@ -21,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def score(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: RunFolder,
     scorer: Scorers = None,
     device: Device = None,
     weights: Weights = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from svdstory.jobs.cli.options import Asked, RunFolder, SiteName, takes_experiment
+from svdstory.jobs.cli.options import Asked, Replace, RunFolder, SiteName, takes_experiment
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +34,7 @@ def run(
             "for tiny and miniature without a GPU one for each core.",
         ),
     ] = None,
+    replace: Replace = False,
 ):
     """Do an experiment here and now: plan, sample, score, reduce. Run it again to go on where it was stopped.
 
@@ -44,7 +45,7 @@ def run(
     from svdstory.jobs.study.run_folder import prepare
 
     plan, folder = asked.plan()
-    store = prepare(plan, folder)
+    store = prepare(plan, folder, replace)
     cells, units = len(plan.cells), len(plan.units)
     typer.echo(
         f"{folder}: {len(plan.sets)} prompt sets, {len(plan.methods)} methods, {cells} cells, {units} units; "

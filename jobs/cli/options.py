@@ -14,7 +14,20 @@ import yaml
 from svdstory.jobs.cli.defaults import default, read_defaults, results_folder
 from svdstory.pipeline.config.strict import InputError
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+def _proven(run: Path) -> Path:
+    from svdstory.jobs.study.plan import is_run
+    from svdstory.jobs.study.sharing import guard
+
+    guard(is_run(run))
+    return run
+
+
+# Whatever a command does with RUN, it is a run: asked here, before the command begins.
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=_proven)]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Take this for the run's plan, although it drops or changes cells of it.")
+]
 
 
 def _experiments() -> list[str]:

@@ -1,13 +1,22 @@
 """Remove what nothing reads any more. What is finished, and what a live job or launcher uses, is never touched."""
 
 import os
+import re
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from svdstory.jobs.queue import ledger, scheduler
 from svdstory.jobs.queue.ledger import Submission
-from svdstory.jobs.study.store import Attempt, Store
+from svdstory.jobs.study.plan import is_run
+from svdstory.jobs.study.store import KEY, Attempt, Store
+
+# The names that svdstory gives; whatever is called otherwise is somebody else's. `.gone.`: a clean was killed.
+COPY = re.compile(r"(\.gone\.)?(\.?[0-9a-f]{12}|\.[0-9a-f]{12}\.[0-9a-f]{8})")
+DAMAGED = re.compile(rf"(\.gone\.)?{KEY}\.\d+")
+RECORD = re.compile(rf"{KEY}\..+\.json")
+PICKLE = re.compile(r"\d+(_\d+)?_(submitted|\d+_result)\.pkl")
 
 
 @dataclass(frozen=True)
@@ -24,28 +33,31 @@ class Litter:
 
 
 def litter(run: Path) -> list[Litter]:
-    """What may be removed from a run. Raises SlurmError where the controller does not say which jobs live.
+    """What may be removed from a run. Raises SlurmError where the controller does not say which jobs live, and
+    InputError for a folder that is no run.
 
     Each place is listed before it is asked who uses it: what comes in between is not in the list.
     """
-    copies = _entries(run / "code")
+    copies = _named(is_run(run) / "code", COPY)
     known = ledger.submissions(run)
     used, ended = _used_and_ended(known)
     codes = {submission.intent["code"] for submission in used}
     found = [
         Litter("drafts of units whose attempt is dead", _dead_drafts(run)),
-        Litter("damaged units that were set aside", _entries(run / "corrupt")),
+        Litter("damaged units that were set aside", _named(run / "corrupt", DAMAGED)),
         Litter("records of failures of units that are finished now", _overcome(run)),
-        Litter("submitit's pickles of jobs that have ended", [p for s in ended for p in s.slurm_folder.glob("*.pkl")]),
+        Litter(
+            "submitit's pickles of jobs that have ended", [p for s in ended for p in _named(s.slurm_folder, PICKLE)]
+        ),
         Litter("copies of the code that no queued job runs", [p for p in copies if _code_of(p) not in codes]),
     ]
     return [sort for sort in found if sort.paths]
 
 
 def drafts_elsewhere(run: Path) -> dict[str, int]:
-    """Host -> drafts of `svdstory run` on it: whether they are dead can be seen there only."""
-    drafts = [Attempt.of_draft(path.name) for path in _entries(run / "tmp")]
-    hosts = [draft.host for draft in drafts if draft and draft.job == "local" and draft.host != Attempt.here().host]
+    """Host -> drafts of `svdstory run` on it, or in another container: whether they are dead is seen there only."""
+    drafts = {path: draft for path in _entries(run / "tmp") if (draft := Attempt.of_draft(path.name))}
+    hosts = [d.host for path, d in drafts.items() if d.job == "local" and not d.process.is_near and not _is_old(path)]
     return {host: hosts.count(host) for host in sorted(set(hosts))}
 
 
@@ -56,7 +68,7 @@ def remove(sorts: list[Litter]) -> None:
     """
     for path in (path for sort in sorts for path in sort.paths):
         if path.is_dir() and not path.is_symlink():
-            aside = path.with_name(f".gone.{path.name}")
+            aside = path if path.name.startswith(".gone.") else path.with_name(f".gone.{path.name}")
             try:
                 path.rename(aside)
             except OSError:  # gone already, or not ours to rename: then it stays
@@ -70,6 +82,11 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
+def _named(folder: Path, name: re.Pattern) -> list[Path]:
+    """What lies in the folder under a name that svdstory gives."""
+    return [path for path in _entries(folder) if name.fullmatch(path.name)]
+
+
 def _used_and_ended(known: list[Submission]) -> tuple[list[Submission], list[Submission]]:
     """Submissions with live jobs, or of which it is not known what came of asking for them; and the others."""
     live = {holder.submission.number for holder in ledger.live(known)}
@@ -79,18 +96,28 @@ def _used_and_ended(known: list[Submission]) -> tuple[list[Submission], list[Sub
 
 def _code_of(copy: Path) -> str:
     """The name of a copy of the code, also of one that is being made: `.<name>.<token>` (freeze.py)."""
-    return copy.name.removeprefix(".").partition(".")[0]
+    return copy.name.removeprefix(".gone.").removeprefix(".").partition(".")[0]
 
 
 def _dead_drafts(run: Path) -> list[Path]:
-    """Folders of RUN/tmp whose job is not live; local processes are known to be dead on their own host only."""
+    """Folders of RUN/tmp whose job is not live. Local processes are known to be dead on their own host only; but no
+    unit takes a day to be published, so that what is older is nobody's."""
     drafts = [(path, attempt) for path in _entries(run / "tmp") if (attempt := Attempt.of_draft(path.name))]
     jobs = sorted({attempt.job.partition("_")[0] for _, attempt in drafts} - {"local"})
     live = {element.task for element in scheduler.queue(jobs) if element.live}
-    return [path for path, a in drafts if (a.is_dead if a.job == "local" else a.job not in live)]
+    return [
+        path for path, a in drafts if (a.process.is_dead or _is_old(path) if a.job == "local" else a.job not in live)
+    ]
+
+
+def _is_old(draft: Path, seconds: float = 86400) -> bool:
+    try:
+        return time.time() - draft.stat().st_mtime > seconds
+    except OSError:  # published or gone in this moment
+        return False
 
 
 def _overcome(run: Path) -> list[Path]:
-    records = {path: path.name.split(".")[0] for path in _entries(run / "failures")}
+    records = {path: path.name.split(".")[0] for path in _named(run / "failures", RECORD)}
     finished = Store(run).finished(set(records.values()))
     return [path for path, key in records.items() if key in finished]

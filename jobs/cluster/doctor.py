@@ -11,9 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from svdstory.jobs.cluster.parameters import setup_of
 from svdstory.jobs.cluster.preflight import existing
 from svdstory.jobs.cluster.sites import Site
-from svdstory.jobs.cluster.submit import setup_of
 from svdstory.jobs.queue import scheduler
 from svdstory.jobs.queue.scheduler import SlurmError
 from svdstory.pipeline.config.strict import InputError, choices

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from svdstory.jobs.cluster import launch, preflight
-from svdstory.jobs.cluster.freeze import code_name
+from svdstory.jobs.cluster.parameters import python_of
 from svdstory.jobs.cluster.sites import Site
-from svdstory.jobs.cluster.submit import describe, lacking, python_of, requests, room
+from svdstory.jobs.cluster.submit import describe, lacking, requests, room
 from svdstory.jobs.queue import ledger
 from svdstory.jobs.queue.ledger import Array, Live, Submission
 from svdstory.jobs.queue.scheduler import SlurmError
+from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.plan import Plan
 
 TOKEN = "TOKEN"  # in the jobs' names; a submit draws it by chance
@@ -28,7 +29,7 @@ def dry_run(plan: Plan, run: Path, site: Site, per_task: int | None = None) -> s
     folder = Submission(run / "submissions" / f"{number:04d}")
     arrays = [Array(n, *shape, None, None) for n, shape in enumerate(ledger.shapes(TOKEN, lack.sizes))]
     before, jobs = list(dict.fromkeys(holder.element.job for holder in live if holder.array.count)), []
-    for array, asked in requests(arrays, site, run / "code" / code_name(), before, lack.exclude, jobs):
+    for array, asked in requests(arrays, site, run / "code" / identity()["hash"], before, lack.exclude, jobs):
         what = f"tasks {array.first} to {array.first + array.count - 1}" if array.count else "the reduce job"
         told.append(f"\n# {what}: sbatch is given\n{launch.script(folder, array, asked, python_of(site))}")
         jobs.append(f"JOB{array.number}")

@@ -1,5 +1,8 @@
 """sbatch through submitit, for one array of a submission or its reduce job."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from svdstory.jobs.node import task
@@ -22,11 +25,12 @@ def queue(submission: Submission, array: Array, parameters: dict, python: str) -
     executor = submitit.SlurmExecutor(folder=submission.slurm_folder, python=python)
     executor.update_parameters(**parameters)
     try:
-        if array.count:
-            folder, numbers = str(submission.folder), range(array.first, array.first + array.count)
-            jobs = executor.map_array(task.run_task, [folder] * array.count, numbers)
-        else:
-            jobs = [executor.submit(task.run_reduce, str(submission.folder))]
+        with _outside_of_any_job():
+            if array.count:
+                folder, numbers = str(submission.folder), range(array.first, array.first + array.count)
+                jobs = executor.map_array(task.run_task, [folder] * array.count, numbers)
+            else:
+                jobs = [executor.submit(task.run_reduce, str(submission.folder))]
         return jobs[0].job_id.split("_")[0]
     except submitit.core.utils.UncompletedJobError as error:
         return _after_all(submission, array, str(error))
@@ -34,6 +38,18 @@ def queue(submission: Submission, array: Array, parameters: dict, python: str) -
         return _after_all(submission, array, str(error))
     finally:
         _sweep(submission.slurm_folder)
+
+
+@contextmanager
+def _outside_of_any_job() -> Iterator[None]:
+    """Without the variables that an allocation or a user's shell set for other jobs: sbatch would obey them."""
+    before = dict(os.environ)
+    for name in before.keys() - scheduler.clean_environment().keys():
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def script(submission: Submission, array: Array, parameters: dict, python: str) -> str:

@@ -71,6 +71,7 @@ class Site(Strict):
     setup: list[Line] = []  # shell lines before the command: modules, environments
     environment: dict[Annotated[str, AfterValidator(_variable)], Line] = {}
     python: Line | None = None  # the interpreter on the nodes; none: the one that submits
+    group: Line | None = None  # users who may go on with each other's runs: folders are theirs, and setgid
     shared: Line | None = None  # a folder that login node and nodes see: runs must lie in it
     scratch: Line | None = None  # a folder on the node's own disk, for temporary files
     reduce: ReduceRequest

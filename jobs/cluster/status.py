@@ -1,6 +1,5 @@
 """How a run stands: told by its files, one squeue, and at most one sacct. Never a loop over jobs or units."""
 
-import json
 import os
 import time
 from collections import Counter
@@ -10,8 +9,9 @@ from pathlib import Path
 
 from svdstory.jobs.queue import attempts, ledger, scheduler
 from svdstory.jobs.queue.ledger import Live
+from svdstory.jobs.queue.nodes import bad_nodes
 from svdstory.jobs.queue.scheduler import SlurmError
-from svdstory.jobs.study.plan import plan_path
+from svdstory.jobs.study.plan import plan_path, unit_methods
 from svdstory.jobs.study.store import MANIFEST, Store
 
 PACE_S = 3600.0  # units an hour are counted over the last hour
@@ -41,12 +41,12 @@ class Status:
 
 def status(run: Path) -> Status:
     """Look at the run. Raises InputError for a folder that is none; Slurm's silence becomes a note."""
-    units, store, notes = unit_keys(plan_path(run)), Store(run), []
+    methods, store, notes = unit_methods(plan_path(run)), Store(run), []
     known = ledger.submissions(run)
     live = _live(known, notes)  # before the store: what a task that ends meanwhile has made is seen there
     turns = [turn for submission in known for turn in attempts.read(submission.folder)]
-    published = {key: when for key, when in published_at(store).items() if key in units}
-    missing, failures = units - published.keys(), store.failures()
+    published = {key: when for key, when in published_at(store).items() if key in methods}
+    missing, failures = methods.keys() - published.keys(), store.failures()
     in_queue = ledger.to_come(live, failures, turns) & missing
     at_work = [holder for holder in live if holder.element.state == "RUNNING" and in_queue.intersection(holder.units)]
     running = min(len(at_work), len(in_queue))
@@ -57,7 +57,7 @@ def status(run: Path) -> Status:
     if idle and not in_queue:
         notes.append(f"{idle} units are not in the queue: `svdstory submit` with the same words adds them")
     return Status(
-        len(units),
+        len(methods),
         len(published),
         running,
         len(in_queue) - running,
@@ -67,14 +67,9 @@ def status(run: Path) -> Status:
         left,
         _gpu_hours(known, turns, live, notes),
         _job_lines(live),
-        attempts.bad_nodes(turns),
+        bad_nodes(known, known[-1].intent.get("code"), methods, set(published), failures) if known else [],
         notes,
     )
-
-
-def unit_keys(plan: Path) -> set[str]:
-    """The keys of a plan's units, read without checking the rest: status is to be quick."""
-    return {cell["key"] for cell in json.loads(plan.read_text(encoding="utf-8"))["cells"]}
 
 
 def published_at(store: Store) -> dict[str, float]:
@@ -160,7 +155,7 @@ def lines(status: Status) -> list[str]:
     text.append(f"pace    {pace}{left}{status.gpu_hours:.2f} GPU hours used")
     text += [f"job     {line}" for line in status.jobs]
     if status.bad_nodes:
-        text.append(f"nodes   left out of the next submit: {', '.join(status.bad_nodes)}")
+        text.append(f"nodes   the next submit leaves out (--exclude none takes them): {', '.join(status.bad_nodes)}")
     return text + [f"note    {note}" for note in status.notes]
 
 

@@ -3,8 +3,6 @@
 Asking twice adds nothing: what is finished or queued is left alone. A launcher may be killed at any moment (ledger.py).
 """
 
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,11 +11,14 @@ from pathlib import Path
 
 from svdstory.jobs.cluster import launch, preflight
 from svdstory.jobs.cluster.chunks import Cost, arrays, cut, guess, shares
-from svdstory.jobs.cluster.freeze import code_name, freeze
+from svdstory.jobs.cluster.freeze import freeze
+from svdstory.jobs.cluster.parameters import parameters, python_of, reduce_parameters
 from svdstory.jobs.cluster.sites import Site
 from svdstory.jobs.queue import attempts, ledger, scheduler
 from svdstory.jobs.queue.ledger import Array, Live, Submission
+from svdstory.jobs.queue.nodes import bad_nodes
 from svdstory.jobs.queue.scheduler import SlurmError
+from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.plan import Plan, plan_path, read_plan
 from svdstory.jobs.study.store import Store
 from svdstory.pipeline.config.strict import InputError, nearest
@@ -64,12 +65,19 @@ class Standing:
 
 
 def submit_missing(
-    run: Path, site: Site, *, cause: str | None = None, per_task: int | None = None, say: Callable[[str], None] = print
+    run: Path,
+    site: Site,
+    *,
+    cause: str | None = None,
+    per_task: int | None = None,
+    exclude: list[str] | None = None,
+    say: Callable[[str], None] = print,
 ) -> Asked:
     """Queue the units of the run's plan that are neither finished nor queued, and a reduce job after them.
 
     With `cause`, only those whose last attempt failed so (`any`: that failed). `per_task` units make a task; unset, as
-    many as fit its time limit. `say` is told what will be asked for. Where all is finished or queued, and a report
+    many as fit its time limit. `exclude`: nodes to leave out; None: those that the run's records blame (nodes.py).
+    `say` is told what will be asked for. Where all is finished or queued, and a report
     stands or its job waits, nothing is added.
 
     Raises InputError before anything is queued, and SlurmError where the controller does not answer or there is none.
@@ -81,22 +89,22 @@ def submit_missing(
         say(note)
     submission = None
     while submission is None:  # another launcher may take the number that we saw free: then look again
-        ledger.wait_for_launchers(run)
-        number = max((s.number for s in ledger.submissions(run)), default=0) + 1
+        number = ledger.next_number(run)
         standing = stand(run)
         for array in standing.adopted:
             say(f"job {array.job} was found again by its name ({array.name}): its launcher did not write it down")
-        lack = lacking(plan, run, site, standing.live, room(site), cause, per_task)
+        lack = lacking(plan, run, site, standing.live, room(site), cause, per_task, exclude)
         if not lack.keys and (standing.reduce or is_reduced(run)):
             say(f"nothing to add: {len(lack.finished)} units are finished, {len(lack.queued)} queued")
             return Asked(None, 0, [])
-        facts = {"plan": str(path.relative_to(run)), "code": code_name(), "site": site.model_dump(mode="json")}
+        facts = {"plan": str(path.relative_to(run)), "code": identity()["hash"], "site": site.model_dump(mode="json")}
         submission = ledger.intend(run, number, lack.tasks, lack.sizes, **facts)
         if submission is None:
             time.sleep(0.5)  # a network file system may list the other's folder late
     say(describe(lack, site))
-    code = freeze(run)  # after the intent that names it: `clean` leaves such code alone
-    refused = _queue(submission, site, code, standing, lack.exclude)
+    with submission.heartbeat():
+        code = freeze(run)  # after the intent that names it: `clean` leaves such code alone
+        refused = _queue(submission, site, code, standing, lack.exclude)
     return Asked(submission, len(lack.keys), refused)
 
 
@@ -108,19 +116,24 @@ def lacking(
     room: int | None,
     cause: str | None = None,
     per_task: int | None = None,
+    exclude: list[str] | None = None,
 ) -> Lack:
     """The units that are neither finished nor in the hands of `live` elements (of these, the failed by `cause`).
 
     `room` more jobs may be queued; None: any number. Raises InputError as `cut` and `failed_so` do.
     """
     store, units = Store(run), list(plan.units)
-    earlier = [a for s in ledger.submissions(run) for a in attempts.read(s.folder)]
+    known = ledger.submissions(run)
+    earlier = [turn for submission in known for turn in attempts.read(submission.folder)]
     finished, failures = store.finished(units), store.failures()
     queued = ledger.to_come(live, failures, earlier) & set(units) - finished
     keys = [key for key in units if key not in finished and key not in queued]
     keys.sort(key=failures.__contains__)  # what has failed before comes last: it must not keep others waiting
     keys = keys if cause is None else failed_so(keys, store, cause)
-    cost, exclude = cost_of(plan, earlier), attempts.bad_nodes(earlier)
+    cost = cost_of(plan, earlier)
+    if exclude is None:
+        methods = {key: cell.method for key, cell in plan.units.items()}
+        exclude = bad_nodes(known, identity()["hash"], methods, finished, failures)
     tasks = cut(keys, site, cost, room, per_task)
     sizes = arrays(len(tasks), _max_array(site)) if tasks else []
     return Lack(finished, queued, keys, tasks, sizes, cost, exclude)
@@ -173,7 +186,7 @@ def describe(lack: Lack, site: Site) -> str:
         f"then a reduce job of {site.reduce.minutes} minutes\n"
         f"each task: {gpu}, {site.cpus} cpus, {site.minutes} minutes; {where}\n"
         f"about {hours:.1f} GPU hours ({cost.unit_s:.1f} s a unit, {cost.load_s:.0f} s to start a task; {how})"
-        + (f"\nleft out, because units failed there at once: {', '.join(lack.exclude)}" if lack.exclude else "")
+        + (f"\nnodes left out: {', '.join(lack.exclude)} (--exclude none takes them all)" if lack.exclude else "")
     )
 
 
@@ -186,22 +199,24 @@ def stand(run: Path) -> Standing:
 
 def _queue(submission: Submission, site: Site, code: Path, standing: Standing, exclude: list[str]) -> list[str]:
     """sbatch array after array, writing down each answer; then the reduce job. Returns Slurm's refusals."""
-    arrays, jobs = submission.arrays, []
+    arrays, jobs, refused = submission.arrays, [], []
     for array, asked in requests(arrays, site, code, standing.jobs, exclude, jobs):
+        if refused and (array.count or not jobs):  # what was queued before runs, and a reduce job reports it
+            submission.record(array, refused="not asked for after the refusal before it")
+            continue
         try:
             job = launch.queue(submission, array, asked, python_of(site))
         except launch.Unanswered as error:
-            return [error.words]  # left open: the next submit looks for it by name
+            return [*refused, error.words]  # left open: the next submit looks for it by name
         except SlurmError as error:
             submission.record(array, refused=error.words)
-            for later in arrays[array.number + 1 :]:
-                submission.record(later, refused="not asked for after the refusal before it")
-            return [error.words]  # what was queued before it runs; submitting again adds the rest
+            refused.append(error.words)
+            continue
         submission.record(array, job=job)
         jobs.append(job)
-    if standing.reduce:
+    if standing.reduce and submission.arrays[-1].job:
         scheduler.cancel(standing.reduce, pending_only=True)  # the new one waits for their tasks too
-    return []
+    return refused
 
 
 def requests(
@@ -217,67 +232,6 @@ def requests(
         after = jobs[-site.parallel] if len(jobs) >= site.parallel else None
         yield array, parameters(site, array, code, share, exclude, after)
     yield of_reduce, reduce_parameters(site, of_reduce, code, before + jobs)
-
-
-def parameters(site: Site, array: Array, code: Path, share: int, exclude: list[str], after: str | None) -> dict:
-    """submitit's parameters for an array of tasks, of which `share` may run at once."""
-    extra: dict = {"requeue" if site.requeue else "no-requeue": True}
-    if site.gpu:
-        extra[site.gpu.option] = site.gpu.value
-    return _common(site, array, code) | {
-        "partition": site.partition,
-        "constraint": site.constraint,
-        "time": site.minutes,
-        "cpus_per_task": site.cpus,
-        "mem": _megabytes(site.memory_gb),
-        "array_parallelism": share,
-        "dependency": f"afterany:{after}" if after else None,
-        "exclude": ",".join(exclude) or None,
-        "additional_parameters": extra,
-    }
-
-
-def reduce_parameters(site: Site, array: Array, code: Path, before: list[str]) -> dict:
-    """submitit's parameters for the reduce job: after all tasks, however they ended, and without a GPU."""
-    asks = site.reduce
-    return _common(site, array, code) | {
-        "partition": asks.partition or site.partition,
-        "constraint": asks.constraint or site.constraint,
-        "time": asks.minutes,
-        "cpus_per_task": asks.cpus,
-        "mem": _megabytes(asks.memory_gb or site.memory_gb),
-        "dependency": "afterany:" + ":".join(before) if before else None,
-        "additional_parameters": {"requeue": True},
-    }
-
-
-def _common(site: Site, array: Array, code: Path) -> dict:
-    return {
-        "job_name": array.name,
-        "account": site.account,
-        "qos": site.qos,
-        "wckey": site.wckey,
-        "nodes": 1,
-        "ntasks_per_node": 1,
-        "signal_delay_s": site.signal_seconds,
-        "stderr_to_stdout": True,  # one log a task
-        "setup": setup_of(site, PYTHONPATH=str(code), PYTHONDONTWRITEBYTECODE="1"),
-    }
-
-
-def setup_of(site: Site, **variables: str) -> list[str]:
-    """Shell lines before the command of each job: the profile's set-up and environment, and these variables."""
-    variables = {**site.environment, **variables, **({"TMPDIR": site.scratch} if site.scratch else {})}
-    return [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in variables.items())]
-
-
-def python_of(site: Site) -> str:
-    """The command that starts Python on the nodes. A profile's own is taken as shell text, as it stands."""
-    return site.python or shlex.quote(sys.executable)
-
-
-def _megabytes(gigabytes: float | None) -> str | None:
-    return None if gigabytes is None else f"{round(gigabytes * 1024)}M"
 
 
 def cost_of(plan: Plan, earlier: list[attempts.TaskAttempt]) -> Cost:

@@ -11,6 +11,7 @@ from safetensors.torch import save
 
 from svdstory.jobs.node.worker import fitting
 from svdstory.jobs.study.plan import Plan
+from svdstory.jobs.study.process import Process
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.generation import generate
 from svdstory.pipeline.models.load import load_model
@@ -56,7 +57,7 @@ def record_spectra(
                 "with extended attention: --method unmasked"
             )
         path.parent.mkdir(exist_ok=True)
-        partial = path.with_name(f".{key}.{os.uname().nodename}.{os.getpid()}")
+        partial = path.with_name(f".{key}.{Process.here()}")
         partial.write_bytes(
             save(recorder.tensors(), metadata={"set": cell.set, "method": cell.method, "seed": str(cell.seed)})
         )

@@ -34,6 +34,7 @@ class Stop:
         self._closing = closing
         self._asked = threading.Event()
         self._ended = threading.Lock()
+        self._over = False
 
     def __call__(self) -> bool:
         return self._asked.is_set()
@@ -60,11 +61,22 @@ class Stop:
         time.sleep(max(0.0, deadline - time.monotonic()))
         self.give_back()
 
+    def over(self) -> None:
+        """All is done: from now on a signal changes nothing. Does not return where the process is being given back."""
+        self._over = self._ended.acquire(blocking=False)
+        if not self._over:
+            self._wait_for_the_other()
+
+    def _wait_for_the_other(self) -> None:
+        """The other thread has ended the work: it ends the process, too, unless all was done."""
+        time.sleep(0 if self._over else max(60.0, self.lead_s))
+        if not self._over:
+            os._exit(75)
+
     def give_back(self) -> None:
         """Requeue the job, if it is to be, and end the process: when the worker has stopped, or at the deadline."""
         if not self._ended.acquire(blocking=False):
-            time.sleep(max(60.0, self.lead_s))  # the other thread is at it, and ends the process
-            os._exit(75)
+            return self._wait_for_the_other()
         try:
             self._closing()
         except Exception:  # what was reached is not written down; the units themselves are

@@ -1,5 +1,6 @@
 """What runs on a node: one task of a submission, or its reduce job. submitit calls these two by their names."""
 
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from svdstory.jobs.queue import attempts
 from svdstory.jobs.queue.attempts import TaskAttempt
 from svdstory.jobs.queue.ledger import Submission, write_whole
 from svdstory.jobs.study.plan import Plan, plan_path, read_plan
+from svdstory.jobs.study.sharing import guard
 from svdstory.jobs.study.store import Attempt, Store
 
 if TYPE_CHECKING:
@@ -76,9 +78,11 @@ def run_task(submission: str, number: int) -> dict:
     """
     place = Submission(Path(submission))
     run, site, keys = place.folder.parents[1], place.intent["site"], place.tasks[number]
+    guard(run)
     me, store = Attempt.here(), Store(run)
     progress = Progress(known=set(store.failures()))
-    attempt = TaskAttempt(number, me.job, me.restart, me.host, progress.began)
+    node = os.environ.get("SLURMD_NODENAME", me.host)  # as Slurm calls it, and --exclude takes it
+    attempt = TaskAttempt(number, me.job, me.restart, node, progress.began)
     attempts.write(place.folder, attempt)
 
     def closing() -> None:
@@ -104,12 +108,13 @@ def run_task(submission: str, number: int) -> dict:
     except Exception:
         attempts.write(place.folder, progress.at_end(attempt, "crashed"))
         raise
-    if stop():
+    if outcome.stopped and stop():
         stop.give_back()
+    stop.over()  # a signal that came during the last unit does not bring a finished task back
     bad = progress.node_is_bad or outcome.stopped == "bad node"
     attempts.write(place.folder, progress.at_end(attempt, "bad node" if bad else outcome.stopped or "finished"))
     if bad:
-        raise RuntimeError(f"node {me.host}: {progress.failed} units failed at once. The next submit leaves it out.")
+        raise RuntimeError(f"node {node}: {progress.failed} units failed at once. The next submit leaves it out.")
     return {"made": len(outcome.made), "found": len(outcome.found), "failed": outcome.failed}
 
 
@@ -147,6 +152,7 @@ def run_reduce(submission: str) -> None:
 
     place = Submission(Path(submission))
     run = place.folder.parents[1]
+    guard(run)
     scored: list[str] = []
     stop = Stop(
         place.intent["site"]["signal_seconds"], True, lambda: setattr(stop, "requeue", stop.requeue and bool(scored))
@@ -170,11 +176,12 @@ def run_reduce(submission: str) -> None:
         return len(outcome.failed)
 
     unscored = score_with_each(plan.scorers, score, say)
-    result = reduce(run, report=say)
+    result = reduce(run, plan_file=run / place.intent["plan"], report=say)
     say(result.summary)
     if plan_path(run) != run / place.intent["plan"]:
-        say(f"the run's plan has changed since: this report is of {plan_path(run).name}")
-    complete = result.complete and not unscored and plan_path(run) == run / place.intent["plan"]
+        say(f"the run has another plan since: this report is of {place.intent['plan']}, as it was submitted")
+    stop.over()
+    complete = result.complete and not unscored
     write_whole(place.folder / "reduced.json", {"complete": complete, "at": time.time()})
     if not complete:
         raise RuntimeError(
@@ -204,6 +211,7 @@ def work_share(run: Path, plan: Plan, store: Store, share: int, shares: int, lea
 
     mine = keys[share * len(keys) // shares : (share + 1) * len(keys) // shares]
     outcome = work(plan, store, mine, report=progress.report, stop=lambda: stop() or progress.node_is_bad)
-    if stop():
+    if outcome.stopped and stop():
         stop.give_back()
+    stop.over()
     return outcome

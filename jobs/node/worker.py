@@ -1,9 +1,7 @@
 """The worker: loads the model once and works through units, each published before the next."""
 
-import hashlib
 import io
 import re
-import subprocess
 import sys
 import time
 import traceback
@@ -11,13 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
-from pathlib import Path
 
 import torch
 from PIL import Image, PngImagePlugin
 from safetensors.torch import save
 
-import svdstory.pipeline
+from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.plan import Cell, Plan
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.pipeline.config.methods import Method
@@ -143,7 +140,7 @@ def make_unit(
         "device": device_name(model.device),
         "micro_batch": micro_batch,
         "versions": versions(),
-        "code": code_revision(),
+        "code": identity(),
     }
     store.publish(cell.key, files, manifest, attempt)
 
@@ -221,22 +218,3 @@ def versions() -> dict[str, str]:
     """Versions of what computes pixels."""
     names = ("svdstory", "torch", "diffusers", "transformers", "safetensors", "pillow")
     return {name: metadata.version(name) for name in names} | {"python": sys.version.split()[0]}
-
-
-@lru_cache
-def code_revision() -> str:
-    """The git revision of this code (with `+changes` if any), or a hash of its files where there is no git."""
-    package = Path(svdstory.pipeline.__file__).resolve().parent
-    root = package.parent
-    if (root / ".git").exists():
-
-        def git(*words: str) -> str:
-            return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True).stdout.strip()
-
-        revision = git("rev-parse", "HEAD")
-        if revision:
-            return revision + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    total = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        total.update(path.read_bytes())
-    return "sha256:" + total.hexdigest()[:16]

@@ -32,7 +32,7 @@ class TaskAttempt:
 def write(folder: Path, attempt: TaskAttempt) -> None:
     """Append one line about the attempt to its task's file."""
     line = json.dumps(asdict(attempt)) + "\n"
-    descriptor = os.open(folder / f"task-{attempt.task}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(folder / f"task-{attempt.task}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         os.write(descriptor, line.encode())  # one write: lines of two attempts do not mix on a local file system
     finally:
@@ -55,16 +55,6 @@ def read(folder: Path, task: int | None = None) -> list[TaskAttempt]:
                 continue
             latest[attempt.task, attempt.job, attempt.restart, attempt.started] = attempt
     return sorted(latest.values(), key=lambda attempt: attempt.started)
-
-
-def bad_nodes(attempts: list[TaskAttempt]) -> list[str]:
-    """Nodes on which units failed from the start, or the model did not load, while units succeeded elsewhere.
-
-    Where nothing has succeeded anywhere, the run is to blame and not its nodes: none is named.
-    """
-    good = {attempt.node for attempt in attempts if attempt.made}
-    bad = {attempt.node for attempt in attempts if attempt.ending in ("bad node", "crashed")}
-    return sorted(bad - good) if good else []
 
 
 def unit_seconds(attempts: list[TaskAttempt]) -> float | None:

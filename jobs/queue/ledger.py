@@ -14,9 +14,11 @@ import errno
 import json
 import os
 import secrets
-import socket
+import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +26,13 @@ from pathlib import Path
 from svdstory.jobs.queue import scheduler
 from svdstory.jobs.queue.attempts import TaskAttempt
 from svdstory.jobs.queue.scheduler import Element
-from svdstory.jobs.study.store import Failure
+from svdstory.jobs.study.process import Process
+from svdstory.jobs.study.store import TAKEN, Failure
 from svdstory.pipeline.config.strict import InputError
 
-# A launcher on another machine cannot be seen to live: it is believed dead when its intent is older than this.
+# A launcher on another machine cannot be seen to live. While it is at work it touches its intent every HEARTBEAT_S
+# seconds; it is believed dead when nobody has for FOREIGN_LAUNCHER_S.
+HEARTBEAT_S = 60
 FOREIGN_LAUNCHER_S = 600
 
 
@@ -105,11 +110,28 @@ class Submission:
     def launcher_lives(self) -> bool:
         """Whether the process that wrote the intent may still be queueing (it, or an sbatch that it left behind)."""
         launcher = self.intent["launcher"]
-        if launcher["host"] != socket.gethostname():
-            return time.time() - launcher["at"] < FOREIGN_LAUNCHER_S
-        if launcher["pid"] != os.getpid() and _started(launcher["pid"]) == launcher["started"]:
+        process = Process.of(launcher["process"])
+        if not process.is_near:
+            return time.time() - (self.folder / "intent.json").stat().st_mtime < FOREIGN_LAUNCHER_S
+        if process.pid != os.getpid() and not process.is_dead and _started(process.pid) == launcher["started"]:
             return True
         return _sbatch_at_work(self.slurm_folder)
+
+    @contextmanager
+    def heartbeat(self) -> Iterator[None]:
+        """Inside it, machines that do not see this launcher know that it lives."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT_S):
+                with suppress(OSError):  # the next beat may be luckier
+                    os.utime(self.folder / "intent.json")  # by the file server's clock, which all see
+
+        threading.Thread(target=beat, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
 
 
 def submissions(run: Path) -> list[Submission]:
@@ -165,18 +187,18 @@ def intend(run: Path, number: int, tasks: list[list[str]], array_sizes: list[int
     `array_sizes` are the tasks of each array, in order; `facts` (site, plan, code) go into the intent as they are.
     """
     token = secrets.token_hex(4)
-    launcher = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "at": time.time()}
+    launcher = {"process": str(Process.here()), "started": _started(os.getpid())}
     intent = {"tasks": tasks, "arrays": shapes(token, array_sizes), "launcher": launcher}
     folder = run / "submissions" / f"{number:04d}"
     mine = run / "submissions" / f".{token}"
-    (mine / "slurm").mkdir(parents=True)
-    write_whole(mine / "intent.json", {**intent, **facts})
     try:
+        (mine / "slurm").mkdir(parents=True)
+        write_whole(mine / "intent.json", {**intent, **facts})
         mine.rename(folder)  # onto a folder with content: refused by the file system, whoever else tries
-    except OSError:
-        (mine / "intent.json").unlink()
-        (mine / "slurm").rmdir()
-        mine.rmdir()
+    except OSError as error:
+        shutil.rmtree(mine, ignore_errors=True)
+        if error.errno not in TAKEN:
+            raise
         return None
     return Submission(folder)
 
@@ -208,14 +230,22 @@ def settle(submission: Submission, adopt: Callable[[Array, str], None]) -> list[
     return [array for array in submission.arrays if array.job in found.values()]
 
 
-def wait_for_launchers(run: Path, deadline_s: float = 60) -> None:
-    """Wait until no other launcher is at work on this run. Raises InputError that names it at the deadline."""
+def next_number(run: Path, deadline_s: float = 60) -> int:
+    """The number of the next submission, once no other launcher is at work on this run.
+
+    Both are told by one listing: a launcher that comes after it takes this very number, and only one of us gets it.
+    Raises InputError that names the launcher which is still at work at the deadline.
+    """
     end = time.monotonic() + deadline_s
-    while busy := [s for s in submissions(run) if s.is_open and s.launcher_lives()]:
+    while True:
+        known = submissions(run)
+        busy = [submission for submission in known if submission.is_open and submission.launcher_lives()]
+        if not busy:
+            return max((submission.number for submission in known), default=0) + 1
         if time.monotonic() > end:
-            launcher = busy[0].intent["launcher"]
+            launcher = Process.of(busy[0].intent["launcher"]["process"])
             raise InputError(
-                f"{busy[0].folder}: another submit (process {launcher['pid']} on {launcher['host']}) is at work on "
+                f"{busy[0].folder}: another submit (process {launcher.pid} on {launcher.host}) is at work on "
                 f"this run for over {deadline_s:g} s. Wait for it, or end it and submit again."
             )
         time.sleep(0.2)
@@ -223,7 +253,7 @@ def wait_for_launchers(run: Path, deadline_s: float = 60) -> None:
 
 def write_whole(path: Path, content: dict) -> None:
     """Write JSON so that a reader sees all of it or nothing, also after a crash."""
-    draft = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{Process.here()}")
     with open(draft, "w", encoding="utf-8") as file:
         json.dump(content, file, ensure_ascii=False)
         file.flush()
@@ -254,7 +284,7 @@ def _started(pid: int) -> str | None:
 
 def _sbatch_at_work(folder: Path) -> bool:
     """Whether an sbatch whose script lies in `folder` runs on this machine: a killed launcher's child goes on."""
-    for entry in os.scandir("/proc"):
+    for entry in os.scandir("/proc") if os.path.isdir("/proc") else ():
         if entry.name.isdigit():
             try:
                 words = Path(entry.path, "cmdline").read_bytes().split(b"\0")

@@ -1,5 +1,6 @@
 """Slurm's own commands: asked once, with a deadline, and quoted when they refuse."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,23 +12,28 @@ from svdstory.pipeline.config.strict import InputError
 ABSENT = "no such command here: is this a login node of a Slurm cluster?"
 DEADLINE_S = 60  # any one Slurm command; an absent controller answers "no" in about 10 s
 
-# States, as squeue tells them, of a job that runs or may run by itself yet. NODE_FAIL and PREEMPTED are ends there: a
-# job that is queued again turns from RUNNING to PENDING under one lock of slurmctld. (sacct does show them meanwhile.)
-LIVE = {
-    "PENDING",
-    "RUNNING",
-    "COMPLETING",
-    "CONFIGURING",
-    "REQUEUED",
-    "REQUEUE_HOLD",
-    "REQUEUE_FED",
-    "RESIZING",
-    "SUSPENDED",
-    "STOPPED",
-    "SIGNALING",
-    "STAGE_OUT",
-    "SPECIAL_EXIT",
+# States, as squeue tells them, of a job that has ended for good. Any other, also one that a newer Slurm invents, is of a
+# job that runs or may run by itself yet: believed dead, its units would be made twice. NODE_FAIL and PREEMPTED are ends
+# here: a job that is queued again turns from RUNNING to PENDING under one lock of slurmctld. (sacct does show them
+# meanwhile.)
+ENDED = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
 }
+
+
+# What an allocation (salloc, Jupyter in a job) or a user's habits leave in the environment and Slurm's commands obey:
+# options of another job, and filters such as SQUEUE_PARTITION, behind which our own jobs would not be seen.
+OBEYED = re.compile(r"(SLURM|SLURMD|SRUN|SBATCH|SALLOC|SQUEUE|SACCT|SINFO|SCANCEL|SCONTROL|SUBMITIT)_")
+KEPT = {"SLURM_CONF", "SLURM_JWT"}  # which cluster, and who we are
 
 
 class SlurmError(RuntimeError):
@@ -58,13 +64,13 @@ class Element:
 
     @property
     def live(self) -> bool:
-        return self.state in LIVE
+        return self.state not in ENDED
 
 
 def ask(*command: str, deadline_s: float = DEADLINE_S) -> str:
     """What the command prints. Raises SlurmError with its own words where it fails, is absent or takes too long."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s, env=clean_environment())
     except FileNotFoundError:
         raise SlurmError(list(command), ABSENT) from None
     except subprocess.TimeoutExpired:
@@ -72,6 +78,11 @@ def ask(*command: str, deadline_s: float = DEADLINE_S) -> str:
     if done.returncode:
         raise SlurmError(list(command), done.stderr or done.stdout, done.stdout)
     return done.stdout
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what would make Slurm's commands ask or answer something else."""
+    return {name: value for name, value in os.environ.items() if name in KEPT or not OBEYED.match(name)}
 
 
 def require(*commands: str) -> None:

@@ -14,6 +14,7 @@ from svdstory.jobs.study.store import Failure, Store
 from svdstory.pipeline.metrics.names import NAMES
 
 DONE, FAILED, MISSING, CORRUPT = "done", "failed", "missing", "corrupt"
+MADE_BY = {"code": "code", "torch": "versions of torch", "diffusers": "versions of diffusers", "device": "devices"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Place:
     pictures: tuple[Picture, ...] = ()
     seconds: float | None = None
     device: str = ""
+    code: str = ""  # what made it: the code's hash and its revision
+    torch: str = ""
+    diffusers: str = ""
 
     @property
     def hole(self) -> str:
@@ -77,7 +81,20 @@ class Study:
     def number_notes(self) -> list[str]:
         """What a reader must know before believing a number: on every table and plot."""
         random = {p["scorer"] for p in self.measured.protocols.values() if is_random(p)}
-        return self.notes + [f"{scorer}: random weights - its numbers mean nothing" for scorer in sorted(random)]
+        meaningless = [f"{scorer}: random weights - its numbers mean nothing" for scorer in sorted(random)]
+        return self.notes + meaningless + self.mixtures
+
+    @cached_property
+    def mixtures(self) -> list[str]:
+        """What is not the same for all units: then a difference between two may be the code's or the device's."""
+        done = {place.cell.key: place for place in self.places if place.state == DONE}
+        notes = []
+        for what, words in MADE_BY.items():
+            kinds = Counter(getattr(place, what) for place in done.values())
+            if len(kinds) > 1:
+                told = ", ".join(f"{kind or 'unknown'} ({units} units)" for kind, units in kinds.most_common())
+                notes.append(f"units of this run were made by different {words}: {told}")
+        return notes
 
     def counts(self) -> dict[str, Counter]:
         """State -> cause -> number of cells. Causes of damage are counted together."""
@@ -103,9 +120,12 @@ def is_random(protocol: dict) -> bool:
     return "random" in str(protocol.get("weights", "")).lower()
 
 
-def read_study(run: Path) -> Study:
-    """Read the run's last plan, its units' manifests and its scores. Raises InputError where there is no plan."""
-    plan, store = read_plan(plan_path(run)), Store(run)
+def read_study(run: Path, plan_file: Path | None = None) -> Study:
+    """Read the run's last plan, or an earlier one of it, its units' manifests and its scores.
+
+    Raises InputError where there is no plan.
+    """
+    plan, store = read_plan(plan_file or plan_path(run)), Store(run)
     failures = store.failures()
     with ThreadPoolExecutor(8) as pool:  # a network file system answers many questions at once
         units = dict(zip(plan.units, pool.map(lambda key: read_unit(store, key, failures.get(key, [])), plan.units)))
@@ -136,7 +156,18 @@ def read_unit(store: Store, key: str, failures: list[Failure]) -> Place:
         times = manifest.get("times", {})
         seconds = times["ended"] - times["began"] if {"began", "ended"} <= set(times) else None
         pictures = tuple(Picture(folder / name, files[name]["sha256"]) for name in names)
-        return Place(nowhere, DONE, "", pictures, seconds, manifest.get("device", ""))
+        made_by = manifest.get("code", {}), manifest.get("versions", {})
+        return Place(
+            nowhere,
+            DONE,
+            "",
+            pictures,
+            seconds,
+            manifest.get("device", ""),
+            f"{made_by[0].get('hash', '')} {made_by[0].get('revision', '')}".strip(),
+            made_by[1].get("torch", ""),
+            made_by[1].get("diffusers", ""),
+        )
     if problem == "missing" and failures:
         return Place(nowhere, FAILED, failures[-1].cause)
     return Place(nowhere, MISSING) if problem == "missing" else Place(nowhere, CORRUPT, problem)

@@ -13,7 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from svdstory.pipeline.config.strict import digest
+from svdstory.jobs.study.process import Process
+from svdstory.pipeline.config.strict import InputError, digest
 
 KEYS = ".inputs.json"
 
@@ -23,12 +24,17 @@ class Draft:
 
     def __init__(self, run: Path):
         self.report = run / "report"
-        self.folder = run / f".report.{os.uname().nodename}.{os.getpid()}"
+        self.folder = run / f".report.{Process.here()}"
         sweep(run)
         self.made: list[str] = []
         self.kept: list[str] = []
         self._keys: dict[str, list] = {}
         self._before = self._read_keys()
+        if not self._before and self.report.exists() and any(self.report.iterdir()):
+            raise InputError(
+                f"{self.report}: holds files that svdstory did not make (no {KEYS}). The report would take their "
+                "place: move them away, and run `svdstory reduce` again."
+            )
 
     def add(self, name: str, inputs: Any, make: Callable[[], bytes]) -> None:
         """A file of the report: `make` is asked for its bytes unless the present report has it from equal inputs."""
@@ -80,9 +86,9 @@ class Draft:
 
 def sweep(run: Path) -> None:
     """Remove what killed processes of this host left behind; a report that one had just moved away comes back."""
-    for path in run.glob(f".report.{os.uname().nodename}.*"):
-        pid = path.name.removesuffix(".old").rpartition(".")[2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+    for path in run.glob(".report.*"):
+        process = Process.of(path.name.removeprefix(".report.").removesuffix(".old"))
+        if process and process.is_dead:
             if path.suffix == ".old" and not (run / "report").exists():
                 os.rename(path, run / "report")
             else:

@@ -59,23 +59,28 @@ class ReduceResult:
 
 
 def reduce(
-    run: Path, *, lang: str = "en", figures: list[str] | None = None, report: Callable[[str], None] = lambda text: None
+    run: Path,
+    *,
+    plan_file: Path | None = None,
+    lang: str = "en",
+    figures: list[str] | None = None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> ReduceResult:
     """Make RUN/report from what the run's files hold. Raises InputError where there is no plan.
 
-    lang: of the figures' labels. figures: their names, None for all that the run gives. `report` is told what is at
-    work, one prompt set at a time.
+    plan_file: an earlier plan of the run, None for its last. lang: of the figures' labels. figures: their names, None
+    for all that the run gives. `report` is told what is at work, one prompt set at a time.
     """
     check(lang, figures)
     try:
-        return _reduce(Path(run), lang, figures, report)
+        return _reduce(read_study(Path(run), plan_file), lang, figures, report)
     except zipfile.BadZipFile:  # a damaged pack of thumbnails costs time, nothing else
         shutil.rmtree(pack_path(Path(run), "").parent)
-        return _reduce(Path(run), lang, figures, report)
+        return _reduce(read_study(Path(run), plan_file), lang, figures, report)
 
 
-def _reduce(run: Path, lang: str, figures: list[str] | None, report: Callable[[str], None]) -> ReduceResult:
-    study, draft = read_study(run), Draft(run)
+def _reduce(study: Study, lang: str, figures: list[str] | None, report: Callable[[str], None]) -> ReduceResult:
+    run, draft = study.run, Draft(study.run)
     names = file_names(study)
     packs = {set_name: pack_path(run, name) for set_name, name in names.items()}
     try:
@@ -118,7 +123,7 @@ def add_numbers(
     report("statistics and figures")
     places, numbers = digest(described_places(study)), digest(described_numbers(study))
     spectra = digest([[p.name, p.stat().st_size] for p in sorted((study.run / "spectra").glob("*.safetensors"))])
-    common = [study.plan.hash(), numbers]
+    common = [study.plan.hash(), numbers, study.mixtures]
     draft.add("metrics.csv", ["metrics", places, *common], lambda: metrics_csv(study))
     draft.add("statistics.json", ["findings", *common], lambda: to_json(find(study)))
     findings = from_json(draft.read("statistics.json"))

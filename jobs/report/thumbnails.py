@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from svdstory.jobs.report.cells import Picture
+from svdstory.jobs.study.process import Process
 
 SIDE, QUALITY = 256, 92  # pixels of the longer side; smaller images are kept as they are
 PAGE_SIDE, PAGE_QUALITY = 160, 78  # the width of those on the page
@@ -106,7 +107,7 @@ def _contents(pack: Path) -> dict[str, bytes]:
 
 def _write_pack(pack: Path, contents: dict[str, bytes]) -> None:
     pack.parent.mkdir(parents=True, exist_ok=True)
-    draft = pack.with_name(f".{pack.name}.{os.uname().nodename}.{os.getpid()}")
+    draft = pack.with_name(f".{pack.name}.{Process.here()}")
     with zipfile.ZipFile(draft, "w") as archive:
         for sha, content in sorted(contents.items()):
             archive.writestr(zipfile.ZipInfo(sha), content)

@@ -6,10 +6,12 @@ the run's plan. Workers are given the path of the one they work on.
 
 import json
 import os
-from functools import cached_property
+import re
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from svdstory.jobs.study.experiment import Experiment, read_methods, read_prompt_sets
+from svdstory.jobs.study.process import Process
 from svdstory.pipeline.config.methods import TOLERANCE, Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, digest, parse
@@ -166,12 +168,12 @@ def write_plan(plan: Plan, run: Path) -> Path:
     folder = run / "plans"
     folder.mkdir(parents=True, exist_ok=True)
     while True:
-        present = sorted(folder.glob("[0-9]*.json"))
+        present = plans_of(run)
         if present and present[-1].stem.split("-")[1] == plan.hash():
             return present[-1]
         number = int(present[-1].name.split("-")[0]) + 1 if present else 1
         path = folder / f"{number:04d}-{plan.hash()}.json"
-        partial = folder / f".{path.name}.{os.uname().nodename}.{os.getpid()}"
+        partial = folder / f".{path.name}.{Process.here()}"
         with partial.open("w", encoding="utf-8") as file:
             json.dump(plan.model_dump(mode="json"), file, ensure_ascii=False, indent=1)
             file.flush()
@@ -185,10 +187,33 @@ def write_plan(plan: Plan, run: Path) -> Path:
 
 def plan_path(run: Path) -> Path:
     """The run's plan: the last of its plans. Raises InputError where there is none."""
-    plans = sorted((run / "plans").glob("[0-9]*.json"))
+    plans = plans_of(run)
     if not plans:
         raise InputError(f"{run}: no plan here (no plans/*.json). Is it a run folder? Make one with `svdstory run`.")
     return plans[-1]
+
+
+def plans_of(run: Path) -> list[Path]:
+    """All plans that the run has had, oldest first."""
+    return sorted(path for path in (run / "plans").glob("*.json") if re.fullmatch(r"\d{4,}-[0-9a-f]{12}", path.stem))
+
+
+@lru_cache(maxsize=1)
+def unit_methods(path: Path) -> dict[str, str]:
+    """Unit key -> its method, without checking the rest: quick. A plan's file never changes: it is read once.
+
+    Raises InputError for a file that is no plan.
+    """
+    try:
+        return {cell["key"]: cell["method"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read as a plan: {error.__class__.__name__}: {error}") from None
+
+
+def is_run(run: Path) -> Path:
+    """The folder, if it is a run: it holds a plan that reads. Raises InputError that says what it lacks."""
+    unit_methods(plan_path(run))
+    return run
 
 
 def read_plan(path: Path) -> Plan:

@@ -1,33 +1,62 @@
 """A run's folder before anything is made in it: can it be written, is there room, what did killed processes leave."""
 
-import os
 import shutil
 from pathlib import Path
 
-from svdstory.jobs.study.plan import Plan, write_plan
+from svdstory.jobs.study.plan import Plan, plans_of, read_plan, write_plan
+from svdstory.jobs.study.process import Process
+from svdstory.jobs.study.sharing import guard, share
 from svdstory.jobs.study.store import Store
 from svdstory.pipeline.config.strict import InputError
 
 BYTES_PER_PIXEL = 3.2  # of a PNG that does not compress at all, and its share of the masks
 
 
-def prepare(plan: Plan, run: Path) -> Store:
-    """Make the run folder, write the plan into it, and sweep what killed processes left.
+def prepare(plan: Plan, run: Path, replace: bool = False, group: str | None = None) -> Store:
+    """Make the run folder, write the plan into it, and sweep what killed processes left. `group`: who may write there.
 
-    Raises InputError for a folder that cannot be written or is too small.
+    Raises InputError for a folder that cannot be written or is too small, and, unless it is to `replace` the run's
+    plan, for a plan that lacks cells of it.
     """
+    guard()
+    if not replace:
+        check_growth(plan, run)
     check_output(plan, run)
+    if group:
+        share(run, group)
+    guard(run)
     write_plan(plan, run)
     store = Store(run)
     store.sweep()
     return store
 
 
+def check_growth(plan: Plan, run: Path) -> None:
+    """Raises InputError if the run's plan has cells that this one drops or changes: it would be replaced unasked."""
+    before = plans_of(run)
+    if not before or before[-1].stem.endswith(plan.hash()):
+        return
+    old, new = (
+        {(cell.set, cell.method, cell.seed): cell.key for cell in cells}
+        for cells in (read_plan(before[-1]).cells, plan.cells)
+    )
+    dropped = [place for place in old if place not in new]
+    changed = [place for place in old if place in new and new[place] != old[place]]
+    if dropped or changed:
+        name, method, seed = (dropped + changed)[0]
+        raise InputError(
+            f"{run}: this run has a plan of {len(old)} cells; what is asked for now has {len(new)}, without "
+            f"{len(dropped)} of those and with other settings for {len(changed)} (first: {name}, {method}, seed {seed}). "
+            "Give another folder with --out, or ask for all of them; --replace makes this the run's plan all the same "
+            "(finished units stay)."
+        )
+
+
 def check_output(plan: Plan, run: Path) -> None:
     """Raises InputError if the run folder cannot be written, or its disk has no room for the missing units."""
     try:
         run.mkdir(parents=True, exist_ok=True)
-        probe = run / f".writable-{os.getpid()}"
+        probe = run / f".writable-{Process.here()}"
         probe.write_bytes(b"svdstory")
         probe.unlink()
     except OSError as error:

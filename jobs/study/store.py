@@ -15,25 +15,27 @@ import json
 import os
 import re
 import shutil
-import socket
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from svdstory.jobs.study.process import Process
+
 MANIFEST = "manifest.json"
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY)  # a rename's answer where another was quicker; all others are failures
+KEY = "[0-9a-f]{24}"  # a unit's, as a regular expression
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Who is at work: job (or `local`), restart count, host, pid. Its text names temporary folders."""
+    """Who is at work: job (or `local`), restart count, process. Its text names temporary folders."""
 
     job: str
     restart: int
-    host: str
-    pid: int
+    process: Process
 
     @classmethod
     def here(cls) -> "Attempt":
@@ -41,30 +43,21 @@ class Attempt:
         job = env.get("SLURM_ARRAY_JOB_ID") or env.get("SLURM_JOB_ID") or "local"
         if "SLURM_ARRAY_TASK_ID" in env:
             job += f"_{env['SLURM_ARRAY_TASK_ID']}"
-        host = socket.gethostname().split(".")[0]
-        return cls(job, int(env.get("SLURM_RESTART_COUNT") or 0), host, os.getpid())
+        return cls(job, int(env.get("SLURM_RESTART_COUNT") or 0), Process.here())
 
     @classmethod
     def of_draft(cls, name: str) -> "Attempt | None":
         """The attempt that writes RUN/tmp/`name`. None for a name that is not a draft's."""
-        found = re.fullmatch(r"(local|\d+(?:_\d+)?)-r(\d+)-(.+)-(\d+)", name.rpartition(".")[2])
-        return cls(found[1], int(found[2]), found[3], int(found[4])) if found else None
+        found = re.fullmatch(rf"(?:\.gone\.)?{KEY}\.(local|\d+(?:_\d+)?)-r(\d+)-(.+)", name)
+        process = Process.of(found[3]) if found else None
+        return cls(found[1], int(found[2]), process) if process else None
 
     def __str__(self) -> str:
-        return f"{self.job}-r{self.restart}-{self.host}-{self.pid}"
+        return f"{self.job}-r{self.restart}-{self.process}"
 
     @property
-    def is_dead(self) -> bool:
-        """Whether its process is known to have ended. Of another host's nothing is known."""
-        if self.host != Attempt.here().host:
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # another user's
-            pass
-        return False
+    def host(self) -> str:
+        return self.process.host
 
 
 @dataclass(frozen=True)
@@ -183,7 +176,7 @@ class Store:
             except FileNotFoundError:  # another attempt moved it
                 return
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno not in TAKEN:
                     raise  # else that number is taken
         raise OSError(errno.EEXIST, f"1000 damaged units {key} lie there: `svdstory clean` removes them", str(corrupt))
 
@@ -209,11 +202,11 @@ class Store:
         return {key: sorted(list_, key=lambda f: f.when) for key, list_ in found.items()}
 
     def sweep(self) -> list[str]:
-        """Remove what dead processes of this host left in RUN/tmp. Returns the names removed."""
+        """Remove what processes that are known to be dead left in RUN/tmp. Returns the names removed."""
         removed = []
         for path in (self.run / "tmp").glob("*"):
             attempt = Attempt.of_draft(path.name)
-            if attempt and attempt.is_dead:
+            if attempt and attempt.process.is_dead:
                 shutil.rmtree(path, ignore_errors=True)
                 removed.append(path.name)
         return removed

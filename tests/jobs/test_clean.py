@@ -6,60 +6,73 @@ import shutil
 import pytest
 
 from svdstory.jobs.cluster.clean import drafts_elsewhere, litter, remove
-from svdstory.jobs.cluster.freeze import code_name, freeze
+from svdstory.jobs.cluster.freeze import freeze
 from svdstory.jobs.queue.ledger import intend
 from svdstory.jobs.queue.scheduler import SlurmError
+from svdstory.jobs.study.code import identity
+from svdstory.jobs.study.experiment import Experiment
+from svdstory.jobs.study.plan import make_plan, write_plan
 from svdstory.jobs.study.store import Attempt, Store
-from tests.jobs.pretend import element, pretend
+from svdstory.pipeline.config.strict import InputError
+from tests.jobs.pretend import NO_PROCESS, attempt, element, pretend
 
 KEY = "a" * 24
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder: one with a plan."""
+    folder = tmp_path / "run"
+    write_plan(make_plan("small", Experiment(sets=("red-fox",), methods=("sdxl",), model="tiny"), folder), folder)
+    return folder
+
+
 HOST = Attempt.here().host
-NO_PROCESS = 2**22 + 1  # no kernel gives this pid
 
 
 def draft(run, job: str, host: str = "n1", pid: int = NO_PROCESS):
-    path = run / "tmp" / f"{KEY}.{Attempt(job, 0, host, pid)}"
+    path = run / "tmp" / f"{KEY}.{attempt(job, host=host, pid=pid)}"
     path.mkdir(parents=True)
     return path
 
 
-def test_drafts_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
-    dead, living = draft(tmp_path, "local", HOST), draft(tmp_path, "local", HOST, os.getpid())
-    remove(litter(tmp_path))
+def test_drafts_of_dead_processes_go_and_those_of_living_ones_stay(run):
+    dead, living = draft(run, "local", HOST), draft(run, "local", HOST, os.getpid())
+    remove(litter(run))
     assert not dead.exists() and living.exists()
 
 
-def test_drafts_of_processes_on_other_machines_stay_and_are_told(tmp_path):
-    elsewhere = draft(tmp_path, "local", "login2")
-    draft(tmp_path, "local", HOST)
-    remove(litter(tmp_path))
-    assert elsewhere.exists() and drafts_elsewhere(tmp_path) == {"login2": 1}
+def test_drafts_of_processes_on_other_machines_stay_and_are_told(run):
+    elsewhere = draft(run, "local", "login2")
+    draft(run, "local", HOST)
+    remove(litter(run))
+    assert elsewhere.exists() and drafts_elsewhere(run) == {"login2": 1}
 
 
-def test_drafts_of_a_live_job_that_is_in_no_submission_stay(tmp_path, monkeypatch):
+def test_drafts_of_a_live_job_that_is_in_no_submission_stay(run, tmp_path, monkeypatch):
     """A job of plain sbatch (slurm/run.sbatch), or `svdstory run` in salloc."""
-    live, ended, ended_element = draft(tmp_path, "17"), draft(tmp_path, "18"), draft(tmp_path, "19_3")
+    live, ended, ended_element = draft(run, "17"), draft(run, "18"), draft(run, "19_3")
     running = element("svdstory", "17", "N/A")
     pretend(monkeypatch, tmp_path / "bin", squeue=f'[[ "$*" = *--jobs=17,18,19* ]] && {running}')
-    remove(litter(tmp_path))
+    remove(litter(run))
     assert live.exists() and not ended.exists() and not ended_element.exists()
 
 
-def test_where_the_queue_is_not_known_nothing_is_litter(tmp_path, monkeypatch):
-    draft(tmp_path, "17")
+def test_where_the_queue_is_not_known_nothing_is_litter(run, tmp_path, monkeypatch):
+    draft(run, "17")
     pretend(monkeypatch, tmp_path / "bin", squeue="echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(SlurmError, match="Unable to contact slurm controller"):
-        litter(tmp_path)
+        litter(run)
 
 
-def test_records_of_failures_go_only_when_the_unit_is_finished(tmp_path):
-    store, done, damaged, missing = Store(tmp_path), "a" * 24, "b" * 24, "c" * 24
+def test_records_of_failures_go_only_when_the_unit_is_finished(run):
+    store, done, damaged, missing = Store(run), "a" * 24, "b" * 24, "c" * 24
     for key in (done, damaged):
         store.publish(key, {"0.png": b"x"}, {}, Attempt.here())
     (store.folder(damaged) / "0.png").unlink()
     for key in (done, damaged, missing):
         store.record_failure(key, "bug", "a bug", Attempt.here())
-    remove(litter(tmp_path))
+    remove(litter(run))
     assert set(store.failures()) == {damaged, missing}
 
 
@@ -72,8 +85,10 @@ def test_records_of_failures_go_only_when_the_unit_is_finished(tmp_path):
         (False, False, True),  # its launcher is between intent and sbatch
     ],
 )
-def test_code_and_pickles_stay_while_a_job_or_a_launcher_needs_them(tmp_path, monkeypatch, recorded, queued, stays):
-    submission, code = intend(tmp_path, 1, [[KEY]], [1], code=code_name()), freeze(tmp_path)
+def test_code_and_pickles_stay_while_a_job_or_a_launcher_needs_them(
+    run, tmp_path, monkeypatch, recorded, queued, stays
+):
+    submission, code = intend(run, 1, [[KEY]], [1], code=identity()["hash"]), freeze(run)
     pickle = submission.slurm_folder / "17_submitted.pkl"
     pickle.touch()
     array, reduce = submission.arrays
@@ -81,19 +96,48 @@ def test_code_and_pickles_stay_while_a_job_or_a_launcher_needs_them(tmp_path, mo
     if recorded:
         submission.record(array, job="17")
     pretend(monkeypatch, tmp_path / "bin", squeue=element(array.name, index="N/A") if queued else "exit 0")
-    remove(litter(tmp_path))
+    remove(litter(run))
     assert pickle.exists() == stays and code.exists() == stays
 
 
-def test_a_clean_that_is_killed_leaves_no_half_of_the_code_under_its_name(tmp_path, monkeypatch):
-    code = freeze(tmp_path)
+def test_a_clean_that_is_killed_leaves_no_half_of_the_code_under_its_name(run, tmp_path, monkeypatch):
+    code = freeze(run)
     with monkeypatch.context() as killed:
         killed.setattr(shutil, "rmtree", lambda path, **_: (path / "svdstory" / "jobs" / "node" / "task.py").unlink())
-        remove(litter(tmp_path))
-    assert not code.exists() and (freeze(tmp_path) / "svdstory" / "jobs" / "node" / "task.py").exists()
-    remove(litter(tmp_path))
-    assert not list((tmp_path / "code").iterdir())
+        remove(litter(run))
+    assert not code.exists() and (freeze(run) / "svdstory" / "jobs" / "node" / "task.py").exists()
+    remove(litter(run))
+    assert not list((run / "code").iterdir())
 
 
-def test_a_run_without_litter_has_none(tmp_path):
-    assert litter(tmp_path) == []
+def test_a_run_without_litter_has_none(run):
+    assert litter(run) == []
+
+
+def test_a_folder_that_is_no_run_is_left_as_it_is(tmp_path):
+    mine = [tmp_path / "code" / "thesis.tex", tmp_path / "corrupt" / "disk.img", tmp_path / "code" / ("a" * 12) / "x"]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    with pytest.raises(InputError, match="no plan here"):
+        litter(tmp_path)
+    assert all(path.exists() for path in mine)
+
+
+def test_names_that_svdstory_does_not_give_stay_also_in_a_run(run, tmp_path, monkeypatch):
+    pretend(monkeypatch, tmp_path / "bin", squeue="exit 0")
+    submission = intend(run, 1, [], [])
+    submission.record(submission.arrays[0], refused="by a test")
+    mine = [
+        run / "code" / "thesis.tex",
+        run / "code" / "library-1.2",
+        run / "corrupt" / "disk.img",
+        run / "failures" / f"{KEY}.txt",
+        run / "tmp" / "letter.local-r0-n1-17",
+        submission.slurm_folder / "model.pkl",
+    ]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    remove(litter(run))
+    assert all(path.exists() for path in mine)

@@ -1,7 +1,9 @@
 """Submissions on disk: numbers are taken once, and late or stale files of a network file system are waited for."""
 
 import errno
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,9 @@ import pytest
 from svdstory.jobs.queue import ledger
 from svdstory.jobs.queue.attempts import TaskAttempt
 from svdstory.jobs.queue.ledger import Submission, intend, submissions
-from svdstory.jobs.study.store import Attempt, Store
-from tests.jobs.pretend import element, pretend
+from svdstory.jobs.study.store import Store
+from tests.jobs.cluster import until
+from tests.jobs.pretend import attempt, element, pretend, process
 
 
 def test_of_two_launchers_one_takes_the_number_and_the_other_leaves_nothing(tmp_path):
@@ -46,8 +49,8 @@ def test_a_unit_that_failed_in_the_present_turn_of_its_task_is_not_to_come(tmp_p
     submission, store = intend(tmp_path, 1, [["now", "before", "next"]], [1]), Store(tmp_path)
     found = queued(monkeypatch, tmp_path, submission, (0, "17", "N/A"))
     turns = [TaskAttempt(0, "17", restart, "n1", started=1.0) for restart in (0, 1)]
-    store.record_failure("before", "bug", "", Attempt("17", 0, "n1", 1))
-    store.record_failure("now", "bug", "", Attempt("17", 1, "n1", 1))
+    store.record_failure("before", "bug", "", attempt("17", 0, "n1"))
+    store.record_failure("now", "bug", "", attempt("17", 1, "n1"))
     assert ledger.to_come(found, store.failures(), turns) == {"before", "next"}
     waiting = queued(monkeypatch, tmp_path, submission, (0, "17", "N/A", "PENDING"))
     assert ledger.to_come(waiting, store.failures(), turns) == {"now", "before", "next"}
@@ -55,7 +58,7 @@ def test_a_unit_that_failed_in_the_present_turn_of_its_task_is_not_to_come(tmp_p
 
 def test_an_adoption_that_is_cut_short_is_done_again(tmp_path, monkeypatch):
     submission = intend(tmp_path, 1, [["a"]], [1])
-    submission.intent["launcher"]["pid"] = 2**22 + 1
+    submission.intent["launcher"]["process"] = str(process())
     queued(monkeypatch, tmp_path, submission, (0, "17", "N/A"))
 
     def killed(array, job):
@@ -94,13 +97,39 @@ def test_a_stale_file_handle_is_asked_again(tmp_path, monkeypatch):
 
 def test_a_launcher_that_ended_is_not_believed_to_live(tmp_path):
     submission = intend(tmp_path, 1, [["a"]], [1])
-    submission.intent["launcher"]["pid"] = 2**22 + 1  # no kernel gives this one
+    submission.intent["launcher"]["process"] = str(process())
     assert not submission.launcher_lives()
 
 
 def test_a_young_launcher_on_another_machine_is_left_alone(tmp_path):
     submission = intend(tmp_path, 1, [["a"]], [1])
-    submission.intent["launcher"]["host"] = "login2"
+    submission.intent["launcher"]["process"] = str(process("login2"))
     assert submission.launcher_lives()
-    submission.intent["launcher"]["at"] -= ledger.FOREIGN_LAUNCHER_S
+    os.utime(submission.folder / "intent.json", (0, time.time() - ledger.FOREIGN_LAUNCHER_S))
     assert not submission.launcher_lives()
+
+
+def test_a_launcher_in_another_container_of_this_host_is_not_judged_by_its_pid(tmp_path):
+    submission = intend(tmp_path, 1, [["a"]], [1])
+    submission.intent["launcher"]["process"] = str(process(place="0" * 8))
+    assert submission.launcher_lives()
+
+
+def test_a_launcher_that_works_for_long_on_another_machine_is_seen_to_live(tmp_path, monkeypatch):
+    submission = intend(tmp_path, 1, [["a"]], [1])
+    submission.intent["launcher"]["process"] = str(process("login2"))
+    intent = submission.folder / "intent.json"
+    os.utime(intent, (0, time.time() - ledger.FOREIGN_LAUNCHER_S))
+    monkeypatch.setattr(ledger, "HEARTBEAT_S", 0.01)
+    with submission.heartbeat():
+        until("a beat", submission.launcher_lives, 10)
+
+
+def test_a_full_quota_is_not_taken_for_another_launcher(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="quota"):
+        intend(tmp_path, 1, [["a"]], [1])
+    assert list((tmp_path / "submissions").iterdir()) == []

@@ -5,12 +5,13 @@ import pytest
 from svdstory.jobs.cluster.sites import load_site
 from svdstory.jobs.cluster.status import status
 from svdstory.jobs.cluster.submit import submit_missing
+from svdstory.jobs.queue import ledger
 from svdstory.jobs.queue.ledger import intend, submissions
 from svdstory.jobs.queue.scheduler import SlurmError
 from svdstory.jobs.study.experiment import Experiment
-from svdstory.jobs.study.plan import Plan, make_plan, write_plan
+from svdstory.jobs.study.plan import Plan, make_plan, plan_path, write_plan
 from svdstory.jobs.study.store import MANIFEST, Attempt, Store
-from tests.jobs.pretend import element, pretend
+from tests.jobs.pretend import attempt, element, pretend
 
 QUEUED = {"sbatch": "echo Submitted batch job 99", "scancel": "exit 0"}
 ABSENT = dict.fromkeys(("srun", "scontrol", "sacct"), "exit 1")
@@ -38,6 +39,7 @@ def in_queue(monkeypatch, run, tasks: list[list[str]], **facts):
     lines = [element(array.name, "17", index) for index in indices]
     lines.append(element(reduce.name, "18", "N/A", "PENDING"))
     pretend(monkeypatch, run / "bin", squeue="\n".join(lines), **QUEUED, **ABSENT)
+    return submission
 
 
 def submitted(run, **asked) -> str:
@@ -65,7 +67,7 @@ def test_a_finished_unit_of_a_live_task_counts_as_finished(tmp_path, monkeypatch
 
 def test_a_failed_unit_that_its_live_task_has_passed_is_what_retry_adds(tmp_path, monkeypatch):
     failed, coming = planned(tmp_path).units
-    Store(tmp_path).record_failure(failed, "bug", "a bug", Attempt("17", 0, "n1", 1))
+    Store(tmp_path).record_failure(failed, "bug", "a bug", attempt("17", 0, "n1"))
     in_queue(monkeypatch, tmp_path, [[failed, coming]])
     now = status(tmp_path)
     assert (now.running, now.queued, now.failed, now.idle) == (1, 0, {"bug": 1}, 0)
@@ -87,3 +89,45 @@ def test_a_submit_where_there_is_no_slurm_says_so_before_anything_is_written(tmp
     with pytest.raises(SlurmError, match="sbatch: no such command here"):
         submitted(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["plans"]
+
+
+def test_of_two_launchers_at_once_the_one_that_comes_between_the_looks_queues_alone(tmp_path, monkeypatch):
+    """It announces itself after we saw that nobody is at work, and before we ask what is queued."""
+    plan, look, others = planned(tmp_path), ledger.next_number, []
+
+    def another_comes(run):
+        number = look(run)
+        if not others:
+            others.append(in_queue(monkeypatch, run, [list(plan.units)], plan=str(plan_path(run).relative_to(run))))
+            pretend(monkeypatch, run / "bin", squeue="exit 0")  # it has not asked Slurm yet
+        elif number == 2:
+            array, reduce = others[0].arrays
+            lines = [element(array.name, "17", "N/A"), element(reduce.name, "18", "N/A", "PENDING")]
+            pretend(monkeypatch, run / "bin", squeue="\n".join(lines))
+        return number
+
+    monkeypatch.setattr(ledger, "next_number", another_comes)
+    assert submit_missing(tmp_path, load_site("lab"), say=lambda text: None).added == 0
+    assert len(submissions(tmp_path)) == 1
+
+
+def test_a_job_in_a_state_that_is_not_known_here_counts_as_live(tmp_path, monkeypatch):
+    plan = planned(tmp_path)
+    submission = in_queue(monkeypatch, tmp_path, [list(plan.units)])
+    array, reduce = submission.arrays
+    lines = [element(array.name, "17", "N/A", "EXPEDITING"), element(reduce.name, "18", "N/A", "POWER_UP_NODE")]
+    pretend(monkeypatch, tmp_path / "bin", squeue="\n".join(lines))
+    assert "nothing to add" in submitted(tmp_path)
+
+
+def test_a_refused_array_leaves_a_reduce_job_for_what_was_accepted(tmp_path, monkeypatch):
+    planned(tmp_path)
+    calls = tmp_path / "calls"
+    sbatch = f"""echo x >> '{calls}'; count=$(wc -l < '{calls}')
+if [ $count = 2 ]; then echo QOSMaxSubmitJob >&2; exit 1; fi
+echo Submitted batch job 9$count"""
+    pretend(monkeypatch, tmp_path / "bin", **{**QUEUED, "sbatch": sbatch}, **ABSENT, squeue="exit 0")
+    site = load_site("lab").model_copy(update={"max_array": 1})
+    asked = submit_missing(tmp_path, site, per_task=1, say=lambda text: None)
+    first, second, reduce = submissions(tmp_path)[0].arrays
+    assert "QOSMaxSubmitJob" in asked.refused[0] and second.refused and (first.job, reduce.job) == ("91", "93")

@@ -63,3 +63,25 @@ def test_a_task_that_is_not_to_be_requeued_asks_nothing(asked):
 def test_what_was_reached_may_fail_to_be_written_and_the_job_is_queued_again_all_the_same(asked):
     calls, log = asked("echo RUNNING 1", closing="raise OSError('No space left on device')")
     assert calls == ["requeue 17_3"] and "No space left" in log
+
+
+OVER = """
+from svdstory.jobs.node.stop import Stop
+import os, signal, time
+stop = Stop(6.0, True, lambda: print("given back", flush=True))
+stop.listen()
+os.kill(os.getpid(), signal.SIGUSR2)  # during the last unit
+while not stop():
+    time.sleep(0.01)
+stop.over()
+stop.give_back()  # as its thread does at the deadline
+print("ended well", flush=True)
+"""
+
+
+def test_a_signal_during_the_last_unit_does_not_bring_a_finished_task_back(tmp_path, monkeypatch):
+    calls = tmp_path / "calls"
+    pretend(monkeypatch, tmp_path / "bin", squeue="echo RUNNING 0", scontrol=f'echo "$@" >> {calls}')
+    done = subprocess.run([sys.executable, "-c", OVER], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "ended well" in done.stdout and not calls.exists()
+    assert "given back" not in done.stdout

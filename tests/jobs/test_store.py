@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from svdstory.jobs.study import store as store_module
+from svdstory.jobs.study.process import Process
 from svdstory.jobs.study.store import Attempt, Store
+from tests.jobs.pretend import attempt, process
 
 KEY = "ab" + "0" * 22
 FILES = {"0.png": b"first", "1.png": b"second"}
-ATTEMPT = Attempt("local", 0, "here", 1)
+ATTEMPT = attempt()
 
 
 def test_published_unit_is_finished_and_names_its_files(tmp_path):
@@ -32,7 +34,7 @@ def test_published_unit_is_finished_and_names_its_files(tmp_path):
 def test_second_attempt_verifies_the_first_and_discards_its_own(tmp_path):
     store = Store(tmp_path)
     store.publish(KEY, FILES, {"by": "first"}, ATTEMPT)
-    assert not store.publish(KEY, FILES, {"by": "second"}, Attempt("local", 1, "here", 2))
+    assert not store.publish(KEY, FILES, {"by": "second"}, attempt(restart=1))
     assert store.manifest(KEY)["by"] == "first" and not list((tmp_path / "tmp").iterdir())
 
 
@@ -102,7 +104,7 @@ def test_sigkill_at_each_step_of_publishing_leaves_a_whole_unit_or_none(tmp_path
 def test_concurrent_publishers_end_with_one_unit(tmp_path):
     store, mine = Store(tmp_path), []
     threads = [
-        threading.Thread(target=lambda n=n: mine.append(store.publish(KEY, FILES, {}, Attempt("local", 0, "here", n))))
+        threading.Thread(target=lambda n=n: mine.append(store.publish(KEY, FILES, {}, attempt(pid=n))))
         for n in range(8)
     ]
     for thread in threads:
@@ -115,7 +117,7 @@ def test_concurrent_publishers_end_with_one_unit(tmp_path):
 def test_failures_are_kept_with_their_cause(tmp_path):
     store = Store(tmp_path)
     store.record_failure(KEY, "out of memory", "at step 3", ATTEMPT)
-    store.record_failure(KEY, "bug", "later", Attempt("local", 1, "here", 1))
+    store.record_failure(KEY, "bug", "later", attempt(restart=1))
     assert [f.cause for f in store.failures()[KEY]] == ["out of memory", "bug"]
 
 
@@ -123,17 +125,38 @@ def test_sweep_spares_the_living_and_other_hosts(tmp_path):
     here = Attempt.here()
     names = [
         f"{KEY}.{here}",
-        f"{KEY}.{Attempt('local', 0, 'elsewhere', 999_999_999)}",
-        f"{KEY}.{Attempt('local', 0, here.host, 999_999_999)}",
+        f"{KEY}.{attempt(host='elsewhere')}",
+        f"{KEY}.{attempt()}",
     ]
     for name in names:
         (tmp_path / "tmp" / name).mkdir(parents=True)
     assert Store(tmp_path).sweep() == [names[2]]
 
 
+def test_sweep_spares_the_drafts_of_another_container_on_this_host(tmp_path):
+    """The same host name and a pid that is nobody's here: it may be somebody's there."""
+    there = Attempt("local", 0, process(place="0" * 8))
+    (tmp_path / "tmp" / f"{KEY}.{there}").mkdir(parents=True)
+    assert Store(tmp_path).sweep() == []
+
+
+def test_what_an_earlier_process_with_this_ones_pid_left_is_swept(tmp_path):
+    before = Attempt("local", 0, replace(Process.here(), token="0" * 6))
+    (tmp_path / "tmp" / f"{KEY}.{before}").mkdir(parents=True)
+    assert len(Store(tmp_path).sweep()) == 1
+
+
+def test_processes_are_told_apart_although_host_and_pid_are_equal():
+    """Two containers on one host, each with its own pid 1."""
+    one, other = replace(Process.here(), token="0" * 6), replace(Process.here(), place="0" * 8)
+    assert len({str(p) for p in (one, other, Process.here())}) == 3 and Process.of(str(other)) == other
+    assert Process.here().is_near and not other.is_near
+
+
 def test_sweep_tells_a_host_from_one_whose_name_ends_with_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module.socket, "gethostname", lambda: "a100")
-    names = [f"{KEY}.{Attempt('17_3', 0, host, 999_999_999)}" for host in ("a100", "gpu-a100", "r1-a100")]
+    mine = replace(Process.here(), host="a100")
+    monkeypatch.setattr(Process, "here", classmethod(lambda _: mine))
+    names = [f"{KEY}.{attempt('17_3', host=host)}" for host in ("a100", "gpu-a100", "r1-a100")]
     for name in names:
         (tmp_path / "tmp" / name).mkdir(parents=True)
     assert Store(tmp_path).sweep() == names[:1]

@@ -65,13 +65,6 @@ def test_a_garbled_line_of_an_attempt_is_passed_over(tmp_path):
     assert [found.made for found in attempts.read(place.folder)] == [1]
 
 
-def test_a_node_is_only_blamed_where_others_succeed(tmp_path):
-    bad = turn(0, ending="bad node", failed=3)
-    assert attempts.bad_nodes([bad]) == []
-    good = TaskAttempt(1, "17_1", 0, "n2", started=1.0, ended=2.0, ending="finished", made=2)
-    assert attempts.bad_nodes([bad, good]) == ["n1"]
-
-
 def test_the_unit_at_hand_is_the_next_that_nothing_was_told_of():
     progress = Progress()
     progress.report("a", "found", 0.0)

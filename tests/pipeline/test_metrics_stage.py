@@ -35,7 +35,7 @@ def publish(store, key, seed, images=2, masks=True):
         "prompts": [f"a bus {i}" for i in range(images)],
         "images": images,
     }
-    store.publish(key, files, manifest, Attempt("local", 0, "here", seed))
+    store.publish(key, files, manifest, Attempt.here())
 
 
 @pytest.fixture

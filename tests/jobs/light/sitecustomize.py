@@ -131,4 +131,10 @@ if CONTROL:
     stub("svdstory.pipeline.decoding", NotFinite=NotFinite)
     stub("svdstory.pipeline.generation", Generated=object, generate=generate)
     stub("svdstory.pipeline.metrics.registry", load_scorer=lambda name, *_, **__: Measureless(name))
-    stub("svdstory.pipeline.models.load", Model=object, device_name=lambda device: device.type, load_model=load_model)
+    stub(
+        "svdstory.pipeline.models.load",
+        Model=object,
+        choose_device=lambda device: "cpu",
+        device_name=lambda device: device.type,
+        load_model=load_model,
+    )
