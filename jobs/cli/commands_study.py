@@ -30,7 +30,7 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Processes that share the units. Default: one; "
+            help="Processes that share the units. Default: one for each GPU; "
             "for tiny and miniature without a GPU one for each core.",
         ),
     ] = None,

@@ -53,8 +53,9 @@ def cut(keys: list[str], site: Site, cost: Cost, room: int | None, per_task: int
 
 def _good_number(units: int, site: Site, cost: Cost) -> int:
     useful_s = FILL * (60 * site.minutes - site.signal_seconds) - cost.load_s
-    fitting = math.ceil(units / max(1, int(useful_s / cost.unit_s)))
-    worthwhile = max(1, math.ceil(cost.load_s * (1 / LOADS_AT_MOST - 1) / cost.unit_s))  # units that pay for a load
+    fitting = math.ceil(units / (site.workers * max(1, int(useful_s / cost.unit_s))))
+    # units that pay for a load, in each of a task's processes
+    worthwhile = site.workers * max(1, math.ceil(cost.load_s * (1 / LOADS_AT_MOST - 1) / cost.unit_s))
     return min(units, max(fitting, min(site.parallel, math.ceil(units / worthwhile))))
 
 

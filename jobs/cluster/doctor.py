@@ -76,7 +76,8 @@ def examine_node(site: Site, python: str, out: Path) -> Iterator[Finding]:
         "nodes": "1",
         "ntasks": "1",
     }
-    options = [f"--{key}={value}" for key, value in asks.items() if value]
+    asks |= {key: value for key, value in site.sbatch.items() if not key.startswith("mail-")}
+    options = [f"--{key}" if value is True else f"--{key}={value}" for key, value in asks.items() if value]
     if site.gpu:
         options.append(f"--{site.gpu.option}={site.gpu.value}")
     inner = f'{python} -m svdstory.jobs doctor --json --out "$0"'

@@ -10,13 +10,14 @@ from svdstory.jobs.queue.ledger import Array
 
 def parameters(site: Site, array: Array, code: Path, share: int, exclude: list[str], after: str | None) -> dict:
     """submitit's parameters for an array of tasks, of which `share` may run at once."""
-    extra: dict = {"requeue" if site.requeue else "no-requeue": True}
+    extra: dict = {**_given(site.sbatch), "requeue" if site.requeue else "no-requeue": True}
     if site.gpu:
         extra[site.gpu.option] = site.gpu.value
     return _common(site, array, code) | {
         "partition": site.partition,
         "constraint": site.constraint,
         "time": site.minutes,
+        "ntasks_per_node": site.workers,
         "cpus_per_task": site.cpus,
         "mem": _megabytes(site.memory_gb),
         "array_parallelism": share,
@@ -36,8 +37,12 @@ def reduce_parameters(site: Site, array: Array, code: Path, before: list[str]) -
         "cpus_per_task": asks.cpus,
         "mem": _megabytes(asks.memory_gb or site.memory_gb),
         "dependency": "afterany:" + ":".join(before) if before else None,
-        "additional_parameters": {"requeue": True},
+        "additional_parameters": {**_given({**site.sbatch, **asks.sbatch}), "requeue": True},
     }
+
+
+def _given(options: dict) -> dict:
+    return {name: value for name, value in options.items() if value is not None and value is not False}
 
 
 def _common(site: Site, array: Array, code: Path) -> dict:

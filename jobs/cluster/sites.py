@@ -27,9 +27,43 @@ def _variable(name: str) -> str:
     return name
 
 
+# Options of sbatch that svdstory sets itself, and where else a profile says the like
+OURS = {
+    "partition": "partition:",
+    "account": "account:",
+    "qos": "qos:",
+    "constraint": "constraint:",
+    "wckey": "wckey:",
+    "time": "minutes:",
+    "cpus-per-task": "cpus:",
+    "mem": "memory_gb:",
+    "signal": "signal_seconds:",
+    "requeue": "requeue:",
+    "no-requeue": "requeue:",
+    "exclude": "--exclude of submit",
+    "ntasks": "workers:",
+    "ntasks-per-node": "workers:",
+    "nodes": "workers: (a task is on one node)",
+    **dict.fromkeys(("array", "dependency", "job-name", "output", "error", "open-mode", "wrap", "parsable"), ""),
+}
+
+
+def _option(name: str) -> str:
+    """The name of an option of sbatch, without its dashes."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
+        raise ValueError("is not an option of sbatch: give its long name, without dashes in front")
+    if name in OURS:
+        instead = f": say it by {OURS[name]}" if OURS[name] else ", and jobs are found by it"
+        raise ValueError(f"is set by svdstory itself{instead}")
+    return name
+
+
 Line = Annotated[str, AfterValidator(_one_line)]
 Count = Annotated[int, Field(ge=1)]
 Gigabytes = Annotated[float, Field(gt=0)]
+
+
+Options = dict[Annotated[str, AfterValidator(_option)], Line | int | bool | None]  # null, false: not given
 
 
 class GpuRequest(Strict):
@@ -40,13 +74,17 @@ class GpuRequest(Strict):
 
 
 class ReduceRequest(Strict):
-    """What the reduce job asks for: no GPU. What is not given is as for the array tasks."""
+    """What the reduce job asks for: no GPU. What is not given is as for the array tasks.
+
+    sbatch: over the site's own map; an option of it is left out by null.
+    """
 
     minutes: Count
     cpus: Count
     memory_gb: Gigabytes | None = None  # none: do not ask
     partition: Line | None = None
     constraint: Line | None = None
+    sbatch: Options = {}
 
 
 class Site(Strict):
@@ -60,12 +98,14 @@ class Site(Strict):
     constraint: Line | None = None
     wckey: Line | None = None
     gpu: GpuRequest | None  # null: tasks run on CPUs
-    cpus: Count
+    workers: Count = 1  # processes of a task, on one node; each has its own GPU of those that `gpu` asks for
+    cpus: Count  # of each process
     memory_gb: Gigabytes | None = None
+    sbatch: Options = {}  # any other option of sbatch: {reservation: course, mail-type: END, exclusive: true}
     minutes: Count  # time limit of one array task
     signal_seconds: Count  # USR2 comes so long before the time limit
     parallel: Count  # array tasks that may run at once
-    submit_cap: Count | None = None  # jobs (array elements count) that one user may have queued
+    submit_cap: Count | None = None  # jobs (array elements count) that one user may have queued; none: sacctmgr's word
     max_array: Count | None = None  # MaxArraySize, where `scontrol show config` may not be asked
     requeue: bool = True
     setup: list[Line] = []  # shell lines before the command: modules, environments

@@ -49,7 +49,8 @@ def status(run: Path) -> Status:
     missing, failures = methods.keys() - published.keys(), store.failures()
     in_queue = ledger.to_come(live, failures, turns) & missing
     at_work = [holder for holder in live if holder.element.state == "RUNNING" and in_queue.intersection(holder.units)]
-    running = min(len(at_work), len(in_queue))
+    processes = sum(holder.submission.intent["site"]["workers"] for holder in at_work)
+    running = min(processes, len(in_queue))
     failed = Counter(failures[key][-1].cause for key in missing - in_queue if key in failures)
     idle = len(missing) - len(in_queue) - sum(failed.values())
     pace = _pace(list(published.values()), turns)

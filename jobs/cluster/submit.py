@@ -3,6 +3,7 @@
 Asking twice adds nothing: what is finished or queued is left alone. A launcher may be killed at any moment (ledger.py).
 """
 
+import getpass
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -168,6 +169,7 @@ def describe(lack: Lack, site: Site) -> str:
     hours = (units * cost.unit_s + len(tasks) * cost.load_s) / 3600
     how = "as measured in this run" if cost.measured else "a guess: nothing was measured yet"
     gpu = f"--{site.gpu.option}={site.gpu.value}" if site.gpu else "no GPU"
+    cpus = f"{site.workers} processes of {site.cpus} cpus" if site.workers > 1 else f"{site.cpus} cpus"
     where = (
         ", ".join(
             f"{word} {value}"
@@ -175,6 +177,7 @@ def describe(lack: Lack, site: Site) -> str:
                 ("partition", site.partition),
                 ("account", site.account),
                 ("constraint", site.constraint),
+                *site.sbatch.items(),
             )
             if value
         )
@@ -184,7 +187,7 @@ def describe(lack: Lack, site: Site) -> str:
         f"{units} units in {len(tasks)} tasks of {min(map(len, tasks))} to {max(map(len, tasks))}, "
         f"{len(sizes)} array{'s' * (len(sizes) != 1)} of at most {max(sizes)}, {site.parallel} at once; "
         f"then a reduce job of {site.reduce.minutes} minutes\n"
-        f"each task: {gpu}, {site.cpus} cpus, {site.minutes} minutes; {where}\n"
+        f"each task: {gpu}, {cpus}, {site.minutes} minutes; {where}\n"
         f"about {hours:.1f} GPU hours ({cost.unit_s:.1f} s a unit, {cost.load_s:.0f} s to start a task; {how})"
         + (f"\nnodes left out: {', '.join(lack.exclude)} (--exclude none takes them all)" if lack.exclude else "")
     )
@@ -244,11 +247,12 @@ def cost_of(plan: Plan, earlier: list[attempts.TaskAttempt]) -> Cost:
 
 
 def room(site: Site) -> int | None:
-    """How many more jobs (array elements count) may be queued. None: the profile names no cap."""
-    if site.submit_cap is None:
+    """How many more jobs (array elements count) may be queued. None: neither profile nor accounting names a cap."""
+    cap = site.submit_cap or scheduler.submit_cap(getpass.getuser(), site.account, site.partition, site.qos)
+    if cap is None:
         return None
     queued = scheduler.ask("squeue", "-h", "-r", "--me", "-o", "%i").split()
-    return max(0, site.submit_cap - len(queued))
+    return max(0, cap - len(queued))
 
 
 def _max_array(site: Site) -> int | None:

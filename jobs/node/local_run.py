@@ -10,6 +10,7 @@ from pathlib import Path
 
 from svdstory.jobs.study.plan import Plan
 from svdstory.jobs.study.store import Store
+from svdstory.pipeline.config.cores import cores
 from svdstory.pipeline.config.strict import InputError
 
 
@@ -34,8 +35,8 @@ def sample_all(
     reports = context.Queue()
     shares = [keys[n::workers] for n in range(min(workers, len(keys)))]
     processes = [
-        context.Process(target=_work, args=(plan, store.run, share, device, micro_batch, reports, os.getpid()))
-        for share in shares
+        context.Process(target=_work, args=(plan, store.run, share, place, micro_batch, reports, os.getpid()))
+        for share, place in zip(shares, devices(len(shares), device), strict=True)
     ]
     with progress(len(keys)) as advance:
         try:
@@ -58,10 +59,25 @@ def sample_all(
 
 
 def default_workers(plan: Plan, device: str | None) -> int:
-    """One; for the models that fit many times into a laptop, when there is no GPU, one for each core."""
+    """One for each GPU; for the models that fit many times into a laptop, when there is none, one for each core."""
     small = plan.model.source in ("built", "package")
-    on_cpu = device == "cpu" or device is None and not Path("/dev/nvidia0").exists()
-    return len(os.sched_getaffinity(0)) if small and on_cpu else 1
+    gpus = gpus_here() if device is None else 1
+    on_cpu = device == "cpu" or not gpus
+    return cores() if small and on_cpu else max(1, gpus)
+
+
+def devices(workers: int, device: str | None) -> list[str | None]:
+    """The device of each worker: the GPUs in turn, unless one is asked for, or there is at most one."""
+    gpus = gpus_here() if device is None else 0
+    return [f"cuda:{n % gpus}" if gpus > 1 else device for n in range(workers)]
+
+
+def gpus_here() -> int:
+    """How many NVIDIA GPUs this process may use, without asking torch, which takes seconds to import."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def _work(plan: Plan, run: Path, keys: list[str], device, micro_batch, reports, parent: int) -> None:

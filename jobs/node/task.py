@@ -2,12 +2,13 @@
 
 import os
 import time
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svdstory.jobs.node.stop import Stop
-from svdstory.jobs.queue import attempts
+from svdstory.jobs.queue import attempts, scheduler
 from svdstory.jobs.queue.attempts import TaskAttempt
 from svdstory.jobs.queue.ledger import Submission, write_whole
 from svdstory.jobs.study.plan import Plan, plan_path, read_plan
@@ -82,7 +83,10 @@ def run_task(submission: str, number: int) -> dict:
     me, store = Attempt.here(), Store(run)
     progress = Progress(known=set(store.failures()))
     node = os.environ.get("SLURMD_NODENAME", me.host)  # as Slurm calls it, and --exclude takes it
-    attempt = TaskAttempt(number, me.job, me.restart, node, progress.began)
+    process, processes = scheduler.process_of_task(os.environ)
+    keys = keys[process::processes]
+    one_gpu_for_each(os.environ)
+    attempt = TaskAttempt(number, me.job, me.restart, node, progress.began, process=process, processes=processes)
     attempts.write(place.folder, attempt)
 
     def closing() -> None:
@@ -118,12 +122,20 @@ def run_task(submission: str, number: int) -> dict:
     return {"made": len(outcome.made), "found": len(outcome.found), "failed": outcome.failed}
 
 
+def one_gpu_for_each(environment: MutableMapping[str, str]) -> None:
+    """Of several processes on a node that all see its GPUs, each takes its own. Before torch is imported."""
+    processes = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+    visible = [gpu for gpu in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    if processes > 1 and len(visible) >= processes:
+        environment["CUDA_VISIBLE_DEVICES"] = visible[int(environment["SLURM_LOCALID"])]
+
+
 def is_barren(place: Submission, attempt: TaskAttempt, limit_s: float) -> bool:
     """Whether another turn after this ended one would bring nothing either: no unit was finished in most of the time
     limit, or in the last BARREN_TURNS turns together. Turns that were killed, and later ones, begun elsewhere while
     this node hung, say nothing.
     """
-    turns = attempts.read(place.folder, attempt.task)
+    turns = [turn for turn in attempts.read(place.folder, attempt.task) if turn.process == attempt.process]
     turns = [turn for turn in turns if turn.started <= attempt.started and turn.ended is not None]
     last = turns[-1]
     most_of_it = last.made == 0 and last.ended - last.started > limit_s / 2
@@ -191,8 +203,9 @@ def run_reduce(submission: str) -> None:
 
 def wait_for_late_units(place: Submission, store: Store, deadline_s: float = 60.0) -> None:
     """Wait for units that tasks say they finished: on NFS and Lustre, this node may see them late. Then go on."""
-    last = {turn.task: turn for turn in attempts.read(place.folder)}
-    said = [key for number, turn in last.items() if turn.ending == "finished" for key in place.tasks[number]]
+    last = {(turn.task, turn.process): turn for turn in attempts.read(place.folder)}
+    ended = [turn for turn in last.values() if turn.ending == "finished"]
+    said = [key for turn in ended for key in place.tasks[turn.task][turn.process :: turn.processes]]
     failed, end = store.failures(), time.monotonic() + deadline_s
     late = [key for key in said if key not in failed]
     while (late := [key for key in late if not store.is_finished(key)]) and time.monotonic() < end:
@@ -207,6 +220,7 @@ def work_share(run: Path, plan: Plan, store: Store, share: int, shares: int, lea
     keys, progress = list(plan.units), Progress(known=set(store.failures()))
     stop = Stop(lead_s, True, lambda: setattr(stop, "requeue", stop.requeue and progress.made > 0))
     stop.listen()
+    one_gpu_for_each(os.environ)
     from svdstory.jobs.node.worker import work  # torch: seconds
 
     mine = keys[share * len(keys) // shares : (share + 1) * len(keys) // shares]

@@ -66,7 +66,7 @@ def work(
         model = model or load_model(plan.model, device)
         began = time.time()
         try:
-            make_unit(plan, plan.units[key], store, model, attempt, micro_batch, stop)
+            make_unit_that_fits(plan, plan.units[key], store, model, attempt, micro_batch, stop)
         except Stopped:
             outcome.stopped = "asked to stop"
             break
@@ -88,6 +88,28 @@ class Stopped(Exception):
     """The worker was asked to stop in the middle of a unit."""
 
 
+def make_unit_that_fits(
+    plan: Plan, cell: Cell, store: Store, model: Model, attempt: Attempt, micro_batch: int | None, stop
+) -> None:
+    """Make the unit; where the card has too little memory for it, again at once with half the micro-batch.
+
+    The images do not change by that. Raises what the last try raised, of one image at a time.
+    """
+    prompts, method = plan.sets[cell.set], plan.methods[cell.method]
+    images = len(prompts.settings)
+    size = micro_batch or fitting(plan, method, images, model.device)
+    while True:
+        try:
+            return make_unit(plan, cell, store, model, attempt, size, stop)
+        except Exception as error:
+            size = min(size or images, images) // 2
+            if size < 1 or cause_of(error) != "out of memory":
+                raise
+            print(f"{cell.key}: out of memory; again with {size} images at once", flush=True)
+        if torch.cuda.is_available():  # after the handler: the error's traceback held the tensors
+            torch.cuda.empty_cache()
+
+
 def make_unit(
     plan: Plan,
     cell: Cell,
@@ -105,7 +127,6 @@ def make_unit(
 
     began = time.time()
     prompts, method = plan.sets[cell.set], plan.methods[cell.method]
-    micro_batch = micro_batch or fitting(plan, method, len(prompts.settings), model.device)
     made = generate(
         model,
         prompts,

@@ -25,6 +25,8 @@ class TaskAttempt:
     made: int = 0  # units published
     failed: int = 0
     unit: str = ""  # the key at hand when it ended early
+    process: int = 0  # of `processes` that share the task's units
+    processes: int = 1
     load_s: float = 0.0  # the model, once
     units_s: float = 0.0  # inside units: sampling, decoding, publishing
 
@@ -53,7 +55,7 @@ def read(folder: Path, task: int | None = None) -> list[TaskAttempt]:
                 attempt = TaskAttempt(**json.loads(line))
             except (ValueError, TypeError):
                 continue
-            latest[attempt.task, attempt.job, attempt.restart, attempt.started] = attempt
+            latest[attempt.task, attempt.job, attempt.restart, attempt.process, attempt.started] = attempt
     return sorted(latest.values(), key=lambda attempt: attempt.started)
 
 

@@ -174,6 +174,28 @@ def find(names: list[str]) -> dict[str, str]:
     return found
 
 
+def submit_cap(user: str, account: str | None, partition: str | None, qos: str | None) -> int | None:
+    """How many jobs the user may have queued, by accounting: the association's cap, and those of the QOS that apply.
+
+    None where nothing is said, or there is no accounting.
+    """
+    fields = "DefaultAccount,Account,Partition,MaxSubmitJobs,DefaultQOS"
+    try:
+        told = ask("sacctmgr", "-n", "-P", "show", "user", user, "withassoc", f"format={fields}")
+        caps_of_qos = ask("sacctmgr", "-n", "-P", "show", "qos", "format=Name,MaxSubmitJobsPerUser")
+        partitions = ask("scontrol", "show", "partition", "-o").splitlines()
+    except SlurmError:
+        return None
+    mine = [row for line in told.splitlines() if len(row := line.split("|")) == 5]
+    mine = [row for row in mine if row[1] == (account or row[0]) and row[2] in ("", partition or "")]
+    ours = f"PartitionName={partition} " if partition else "Default=YES"
+    names = [found[1] for line in partitions if ours in line and (found := re.search(r"\bQoS=(\S+)", line))]
+    names += [qos] if qos else [row[4] for row in mine]
+    of_qos = dict(line.split("|", 1) for line in caps_of_qos.splitlines() if "|" in line)
+    caps = [row[3] for row in mine] + [of_qos.get(name, "") for name in names]
+    return min((int(cap) for cap in caps if cap.isdigit()), default=None)
+
+
 def max_array_size() -> int | None:
     """MaxArraySize of the cluster: the highest array index is one less. None where it is not told."""
     try:
@@ -189,8 +211,13 @@ def cancel(jobs: list[str], pending_only: bool = False) -> None:
         ask("scancel", "--quiet", *(["--state=PENDING"] if pending_only else []), *jobs)
 
 
+def process_of_task(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Which process of its job step this is, and of how many: (0, 1) outside a step of several."""
+    return int(environment.get("SLURM_PROCID", 0)), int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+
+
 def share_of_units(environment: Mapping[str, str]) -> tuple[int, int]:
-    """Which share of the units this array element makes, and of how many: (0, 1) outside an array.
+    """Which share of the units this process of this array element makes, and of how many: (0, 1) outside an array.
 
     Raises InputError for an array with gaps: nobody would make the shares of the numbers that it leaves out.
     """
@@ -201,4 +228,5 @@ def share_of_units(environment: Mapping[str, str]) -> tuple[int, int]:
             f"--array: got {shares} elements between {first} and {last}, expected all numbers from {first} to {last}. "
             f"Queue {shares} elements with --array=0-{shares - 1}."
         )
-    return mine - first, shares
+    process, processes = process_of_task(environment)
+    return (mine - first) * processes + process, shares * processes

@@ -80,3 +80,39 @@ def test_spectra_are_recorded_with_the_micro_batch_that_fits(plan, tmp_path, mon
     monkeypatch.setattr(record_spectra, "generate", lambda *a, **k: calls.append(k["micro_batch"]) or generate(*a, **k))
     [path] = record_spectra.record_spectra(plan, tmp_path, list(plan.units), device="cpu")
     assert path.is_file() and calls == [1]
+
+
+def out_of_memory_above(most: int, monkeypatch) -> list[int | None]:
+    """A card that holds `most` images at once, besides the anchors. Gives the micro-batches that were tried."""
+    tried, generate = [], worker.generate
+
+    def on_a_small_card(*args, micro_batch, **settings):
+        tried.append(micro_batch)
+        if micro_batch is None or micro_batch > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(*args, micro_batch=micro_batch, **settings)
+
+    monkeypatch.setattr(worker, "generate", on_a_small_card)
+    return tried
+
+
+def test_out_of_memory_is_tried_again_at_once_with_half_the_images_and_gives_the_same(plan, tmp_path, monkeypatch):
+    ample, small, [key] = Store(tmp_path / "ample"), Store(tmp_path / "small"), list(plan.units)
+    worker.work(plan, ample, [key], device="cpu")
+    tried = out_of_memory_above(1, monkeypatch)
+    assert worker.work(plan, small, [key], device="cpu").made == [key] and tried == [None, 1]
+    assert not small.failures() and small.manifest(key)["micro_batch"] == 1
+    assert small.manifest(key)["files"] == ample.manifest(key)["files"]
+
+
+def test_what_does_not_fit_one_image_at_a_time_fails_as_out_of_memory_once(plan, tmp_path, monkeypatch):
+    store, [key] = Store(tmp_path / "run"), list(plan.units)
+    tried = out_of_memory_above(0, monkeypatch)
+    assert worker.work(plan, store, [key], device="cpu").failed == {key: "out of memory"}
+    assert tried == [None, 1] and len(store.failures()[key]) == 1
+
+
+def test_other_failures_are_not_tried_again(plan, tmp_path, monkeypatch):
+    store, [key], calls = Store(tmp_path / "run"), list(plan.units), []
+    monkeypatch.setattr(worker, "generate", lambda *_, **__: calls.append(1) or 1 / 0)
+    assert worker.work(plan, store, [key], device="cpu").failed == {key: "bug"} and calls == [1]
