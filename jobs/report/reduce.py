@@ -25,9 +25,9 @@ from svdstory.jobs.report.grids import Grid, Row, draw_grid, png
 from svdstory.jobs.report.labels import LANGUAGES, method_label, word
 from svdstory.jobs.report.metrics_csv import metrics_csv
 from svdstory.jobs.report.page import Page, thumbnail_block, write_page
+from svdstory.jobs.report.safe_names import safe_names
 from svdstory.jobs.report.tables.files import add_tables
 from svdstory.jobs.report.thumbnails import Pack, complete_pack
-from svdstory.pipeline.config.prompt_sets import slug
 from svdstory.pipeline.config.strict import InputError, digest
 
 
@@ -277,14 +277,8 @@ def pack_path(run: Path, name: str) -> Path:
 
 
 def file_names(study: Study) -> dict[str, str]:
-    """Prompt set -> a safe file name without ending; no two are alike, whatever the case of the file system."""
-    names: dict[str, str] = {}
-    for set_name in study.plan.sets:
-        name, n = slug(set_name), 2
-        while name in names.values():
-            name, n = f"{slug(set_name)}-{n}", n + 1
-        names[set_name] = name
-    return names
+    """Prompt set -> the name of its files."""
+    return safe_names(study.plan.sets)
 
 
 def count_text(counts: dict[str, Counter]) -> str:

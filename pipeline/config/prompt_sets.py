@@ -33,6 +33,13 @@ class PromptSet(Strict):
         value = [value] if isinstance(value, (str, int)) else value
         return tuple(value) if isinstance(value, list) else value  # strict: no list where a tuple stands
 
+    @field_validator("group")
+    @classmethod
+    def _group_is_not_the_total(cls, group):
+        if group.strip().lower() == "all":
+            raise ValueError("tables call all sets together so: give `group:` another word, or the folder another name")
+        return group
+
     @model_validator(mode="after")
     def _concept_in_subject(self):
         missing = [word for word in self.concept if word.lower() not in self.prompts[0].lower()]

@@ -3,7 +3,9 @@
 import csv
 import errno
 import io
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,9 @@ from PIL import Image
 from svdstory.jobs.report.cells import read_study
 from svdstory.jobs.report.reduce import file_names, reduce
 from svdstory.jobs.study.store import Attempt, Store
+from svdstory.pipeline.config.prompt_sets import read_sets
 from svdstory.pipeline.config.strict import InputError
+from tests.jobs.pretend import process
 from tests.jobs.synthetic import publish, score, synthetic_run
 
 
@@ -168,14 +172,14 @@ def test_two_reduces_at_once_both_end_well_with_one_report(whole, run):
 
 
 def test_what_a_killed_reduce_left_is_swept(run):
-    left = run / f".report.{os.uname().nodename}.999999999"
+    left = run / f".report.{process()}"
     left.mkdir()
     reduce(run)
     assert not left.exists()
 
 
 def test_a_report_that_a_killed_reduce_had_moved_away_comes_back(whole, run):
-    os.rename(run / "report", run / f".report.{os.uname().nodename}.999999999.old")
+    os.rename(run / "report", run / f".report.{process()}.old")
     assert not reduce(run).made
     assert content(run / "report") == content(whole[0] / "report")
 
@@ -222,3 +226,31 @@ def test_reduce_does_not_import_torch():
         "import sys, svdstory.jobs.report.reduce, svdstory.jobs.cli.commands_report; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("group", ["../../../../escaped", "a_b % $c$ \\input{x}", "=1+1"])
+def test_a_group_of_any_words_stays_inside_the_report_and_is_no_markup(tmp_path, group):
+    (tmp_path / "fox.yaml").write_text(
+        f"style: A photo of\nsubject: a red fox\nconcept: fox\nsettings: [in the snow, at sea]\ngroup: {json.dumps(group)}\n"
+    )
+    run = tmp_path / "deep" / "er" / "run"
+    plan = synthetic_run(run, sets=(str(tmp_path / "fox.yaml"), "blue-bus"), methods=("sdxl",))
+    score(run, plan, "dreamsim", {"dreamsim_subject": 0.5})
+    before = {path for path in tmp_path.rglob("*") if run not in path.parents}
+    result = reduce(run)
+    assert {path for path in tmp_path.rglob("*") if run not in path.parents} == before
+    tables = sorted((run / "report" / "tables").glob("*.tex"))
+    assert len(tables) == 3 and all(re.fullmatch(r"methods-[\w.-]+\.tex", path.name) for path in tables)
+    text = "".join(path.read_text() for path in tables)
+    assert "\\input{x}" not in text and "\\label{tab:methods-all}" in text and text.count("\\label{") == 3
+    cells = list(csv.DictReader(io.StringIO((run / "report" / "metrics.csv").read_text())))
+    assert not [cell for row in cells for cell in row.values() if cell.startswith("=")]
+    assert result.report.is_dir()
+
+
+def test_a_group_that_is_called_like_all_sets_together_is_refused(tmp_path):
+    (tmp_path / "fox.yaml").write_text(
+        "style: A photo of\nsubject: a fox\nconcept: fox\nsettings: [in the snow]\ngroup: All\n"
+    )
+    with pytest.raises(InputError, match="give `group:` another word"):
+        read_sets(tmp_path / "fox.yaml")

@@ -7,6 +7,7 @@ from svdstory.jobs.report.claims import Answer
 from svdstory.jobs.report.draft import Draft
 from svdstory.jobs.report.findings import Findings, better
 from svdstory.jobs.report.labels import method_label, metric_label
+from svdstory.jobs.report.safe_names import safe_names
 from svdstory.jobs.report.statistics import Interval
 from svdstory.jobs.report.tables.rows import statistics_rows, to_csv, to_latex
 
@@ -24,11 +25,12 @@ def add_tables(
     rows = statistics_rows(findings.summaries, findings.comparisons, study.measured.protocols)
     draft.add("statistics.csv", ["statistics", *inputs], lambda: to_csv(rows).encode())
     metrics = list(findings.axes.values())
-    for group in groups_of(study) if metrics else ():
+    total, *groups = groups_of(study)
+    for group, name in {total: total, **safe_names(groups, taken=[total])}.items() if metrics else ():
         draft.add(
-            f"tables/methods-{group}.tex",
+            f"tables/methods-{name}.tex",
             ["latex", group, *inputs],
-            lambda: to_latex(rows, metrics, group, f"tab:methods-{group}").encode(),
+            lambda: to_latex(rows, metrics, group, f"tab:methods-{name}").encode(),
         )
     draft.add(
         "report.md",
