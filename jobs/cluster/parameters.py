@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from svdstory.jobs.cluster.sites import Site
+from svdstory.jobs.node.stop import OUTSIDE
 from svdstory.jobs.queue.ledger import Array
 
 
@@ -21,6 +22,7 @@ def parameters(site: Site, array: Array, code: Path, share: int, exclude: list[s
         "cpus_per_task": site.cpus,
         "mem": _megabytes(site.memory_gb),
         "array_parallelism": share,
+        "teardown": REQUEUE,
         "dependency": f"afterany:{after}" if after else None,
         "exclude": ",".join(exclude) or None,
         "additional_parameters": extra,
@@ -37,6 +39,7 @@ def reduce_parameters(site: Site, array: Array, code: Path, before: list[str]) -
         "cpus_per_task": asks.cpus,
         "mem": _megabytes(asks.memory_gb or site.memory_gb),
         "dependency": "afterany:" + ":".join(before) if before else None,
+        "teardown": REQUEUE,
         "additional_parameters": {**_given({**site.sbatch, **asks.sbatch}), "requeue": True},
     }
 
@@ -65,6 +68,14 @@ FAILING = (
     'echo "svdstory: line $((LINENO - before)) of setup: in the site profile failed with status $status '
     "(its words above). Nothing was begun.\" >&2; exit $status; fi' ERR"
 )
+
+
+# After the task: it ran in a container without Slurm's commands, and asks to be requeued (unless it was cancelled)
+REQUEUE = [
+    "status=$? id=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}",
+    f'if [ $status = {OUTSIDE} ] && [ "$(squeue -h -j $id -o %T)" = RUNNING ]; then scontrol requeue $id; fi',
+    "exit $status",
+]
 
 
 def setup_of(site: Site, code: Path | None = None, **variables: str) -> list[str]:

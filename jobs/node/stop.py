@@ -9,6 +9,7 @@ and `scontrol requeue 17` would start all elements again.
 """
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from svdstory.jobs.queue import scheduler
 from svdstory.jobs.queue.scheduler import SlurmError
 from svdstory.jobs.study.store import Attempt
 
+OUTSIDE = 85  # exit status of a task that cannot ask Slurm itself (cluster/parameters.py, slurm/run.sbatch)
 RESERVE_S = 5.0  # of the lead: for asking Slurm to requeue
 
 
@@ -81,6 +83,9 @@ class Stop:
             self._closing()
         except Exception:  # what was reached is not written down; the units themselves are
             traceback.print_exc()
+        if self.requeue and shutil.which("scontrol") is None:  # in a container: the job's script is outside
+            print("to be requeued by the job's script: Slurm's commands are not here", flush=True)
+            os._exit(OUTSIDE)
         if self.requeue and _still_ours():  # a job that was cancelled meanwhile stays so
             try:
                 scheduler.ask("scontrol", "requeue", Attempt.here().job)

@@ -30,6 +30,7 @@ class Study:
     steps: int = 4
     per_task: int = 2
     light: bool = True  # False: the real model, `tiny`
+    container: str = ""  # a command that Python is started by, such as `apptainer exec image.sif`
     site: dict = field(default_factory=dict)  # differences from the profile `lab`
 
     def __post_init__(self):
@@ -90,7 +91,7 @@ class Study:
         if self.light:  # the frozen code stays first
             path = f'PYTHONPATH="$PYTHONPATH":{shlex.quote(str(LIGHT))}'
             content["python"] = (
-                f"env {path} SVDSTORY_LIGHT={shlex.quote(str(self.control))} {shlex.quote(sys.executable)}"
+                f"{self.container} env {path} SVDSTORY_LIGHT={shlex.quote(str(self.control))} {shlex.quote(sys.executable)}"
             )
         self.write("site.yaml", content)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from svdstory.jobs.node.stop import OUTSIDE
 from svdstory.jobs.queue.scheduler import share_of_units
 from svdstory.pipeline.config.strict import InputError
 from tests.jobs.pretend import pretend
@@ -33,7 +34,7 @@ def test_an_array_with_gaps_is_refused_with_one_that_makes_all_units(gaps):
 def calls(tmp_path, monkeypatch):
     """Runs a script; gives what it asked of svdstory. Scoring fails, as with weights that are not staged."""
     python = 'echo "$@" >> "$CALLS"; [ "$3" != score ] || exit 2'
-    pretend(monkeypatch, tmp_path / "bin", srun='shift; exec "$@"', python3=python)
+    pretend(monkeypatch, tmp_path / "bin", srun='while [[ $1 = --* ]]; do shift; done; exec "$@"', python3=python)
     (tmp_path / "setup").write_text("echo the set-up reads $NOT_SET_ANYWHERE\n")
 
     def run(script: str, *words: str) -> list[str]:
@@ -51,3 +52,18 @@ def test_the_set_up_may_read_variables_that_are_not_set(calls):
 
 def test_the_report_is_built_although_scoring_failed_and_no_number_is_made_up(calls):
     assert calls("reduce.sbatch", "a run") == ["-m svdstory.jobs score a run", "-m svdstory.jobs reduce a run"]
+
+
+@pytest.mark.parametrize("state, requeued", [("RUNNING", True), ("CANCELLED", False)])
+def test_a_task_in_a_container_is_requeued_by_the_script_unless_it_was_cancelled(
+    tmp_path, monkeypatch, state, requeued
+):
+    calls = tmp_path / "calls"
+    pretend(
+        monkeypatch, tmp_path / "bin", srun=f"exit {OUTSIDE}", squeue=f"echo {state}", scontrol=f'echo "$@" > {calls}'
+    )
+    environment = {**os.environ, "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "20"}
+    environment.pop("SVDSTORY_SETUP", None)
+    done = subprocess.run(["bash", SCRIPTS / "run.sbatch", "report"], env=environment)
+    assert done.returncode == OUTSIDE
+    assert (calls.read_text() if calls.exists() else "") == ("requeue 17_3\n" if requeued else "")

@@ -15,8 +15,8 @@ def act(stage, request):
 
 
 def test_a_submit_cap_of_three_gets_two_longer_tasks_and_the_reduce_job(act: Act):
-    study = act.study(site={"partition": "capped", "submit_cap": 3})
-    act.fault("submit cap 3 with 12 units")
+    study = act.study(site={"partition": "capped"})
+    act.fault("submit cap 3, told by sacctmgr, with 12 units")
     study.submit()
     assert [len(task) for task in study.submissions[0].tasks] == [6, 6]
     act.recovered(study, "two tasks and the reduce job")

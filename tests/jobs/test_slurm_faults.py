@@ -1,6 +1,8 @@
 """Faults of tasks, launchers and users on a real Slurm: nothing is lost or made twice, the report is the same."""
 
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -99,7 +101,7 @@ def test_a_refused_sbatch_shows_slurms_words_and_loses_nothing(act: Act):
         assert words in study.submit(status=1)
         assert not study.queue()
     study.hold()
-    study.write_site(partition="capped")  # takes three jobs: the first of two arrays
+    study.write_site(partition="capped", submit_cap=100)  # a wrong word: it takes three jobs: the first of two arrays
     assert "QOSMaxSubmitJobPerUserLimit" in study.submit(status=1)
     study.write_site()
     assert "6 units in 3 tasks" in study.submit()
@@ -278,3 +280,103 @@ def test_a_damaged_unit_is_a_hole_until_it_is_made_again(act: Act):
     assert "1 damaged units that were set aside" in study.svdstory("clean", "run", "--yes")
     assert not list(study.run.rglob("*.pkl")) and not list((study.run / "corrupt").glob("*"))
     study.svdstory("verify", "run", "--deep")
+
+
+@overlapping
+def test_a_task_in_a_container_without_slurms_commands_is_requeued_by_the_jobs_script(act: Act):
+    bare = act.stage.folder / "in the container"
+    bare.mkdir()
+    (bare / "env").symlink_to("/usr/bin/env")
+    apptainer = act.stage.folder / "apptainer"
+    apptainer.write_text(
+        f'#!/bin/bash\n[ "$1 $2 $3" = "exec --nv a.sif" ] || exit 9\nshift 3; PATH="{bare}" exec "$@"\n'
+    )
+    apptainer.chmod(0o755)
+    study = act.study(per_task=12, container=f"{shlex.quote(str(apptainer))} exec --nv a.sif")
+    act.fault("a warning signal to a task in a container")
+    study.hold()
+    study.submit()
+    until("the first unit", study.began)
+    act.cluster.ask("scancel", "--signal=USR2", study.submissions[0].arrays[0].job)
+    until("the task to be given back", lambda: any(turn.ending == "stopped" for turn in _turns(study.submissions[0])))
+    study.release()
+    act.recovered(study, "requeued by the job's script, outside of the container; went on with the rest")
+    assert study.loads() == 2
+
+
+@overlapping
+def test_several_processes_of_a_task_share_its_units_and_write_a_log_each(act: Act):
+    study = act.study(per_task=12, site={"workers": 3})
+    act.fault("three processes on one node, one is killed")
+    study.hold()
+    study.submit()
+    until("a unit in each process", lambda: len(study.began()) == 3)
+    submission = study.submissions[0]
+    job = submission.arrays[0].job
+    logs = sorted(path.name for path in submission.slurm_folder.glob("*_log.out"))
+    assert logs == [f"{job}_{process}_log.out" for process in range(3)]
+    node, pid = re.search(r"attempt \S+?-(n\d+)-(\d+)-", (submission.slurm_folder / logs[1]).read_text()).groups()
+    act.cluster.node(node, "enter", "kill", "-KILL", pid)
+    study.release()
+    study.until_quiet()
+    assert study.finished() == 8  # two of three processes made their four units each
+    study.submit()
+    act.recovered(study, "the others finished their shares; submit added its units")
+    assert study.loads() == 6
+
+
+@overlapping
+def test_a_run_that_is_submitted_under_umask_000_is_not_writable_by_the_world(act: Act):
+    study = act.study()
+    subprocess.run(
+        study.command(*study.submit_words), cwd=study.folder, env=act.cluster.environment, check=True, umask=0
+    )
+    until("the report", lambda: any(s.reduced for s in study.submissions), 240)
+    study.until_quiet()
+    paths = [study.run, *study.run.rglob("*")]
+    assert [path for path in paths if not path.is_symlink() and path.stat().st_mode & 0o002] == []
+
+
+@overlapping
+def test_a_set_up_line_that_fails_ends_the_task_with_its_words_and_is_mended(act: Act):
+    study = act.study(per_task=12, site={"setup": ["true", "module load Python/4"]})
+    act.fault("a module that is not there")
+    study.submit()
+    study.until_quiet()
+    log = next(study.submissions[0].slurm_folder.glob("*_0_log.out")).read_text()
+    assert "module: command not found" in log and "line 2 of setup: in the site profile failed" in log
+    assert study.loads() == 0
+    study.site = {**study.site, "setup": ["true"]}
+    study.write_site()
+    study.submit()
+    act.recovered(study, "the task ended with the module's words; mended, submit added its units")
+
+
+@overlapping
+def test_submitting_from_inside_an_allocation_asks_for_what_the_profile_says(act: Act):
+    study = act.study()
+    act.fault("submit inside an allocation, with SBATCH_* and SQUEUE_* set")
+    leaks = {"SBATCH_PARTITION": "nope", "SBATCH_TIMELIMIT": "1", "SLURM_NTASKS": "7", "SQUEUE_PARTITION": "high"}
+    for _ in range(2):
+        done = subprocess.run(
+            study.command(*study.submit_words),
+            cwd=study.folder,
+            env={**act.cluster.environment, **leaks},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    assert "nothing to add" in done.stdout
+    act.recovered(study, "all was queued as the profile says, and once")
+
+
+@overlapping
+def test_a_plan_that_would_lose_cells_is_refused_and_the_queued_report_stays_whole(act: Act):
+    study = act.study()
+    act.fault("a filtered run into the folder of a queued study")
+    study.hold()
+    study.submit()
+    told = study.svdstory("run", "study.yaml", "--seeds", "1", "--out", "run", status=2)
+    assert "--replace" in told and "--out" in told
+    study.release()
+    act.recovered(study, "refused, with --out and --replace as the ways on")

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from svdstory.jobs.node.stop import OUTSIDE
 from tests.jobs.pretend import pretend
 
 GIVE_BACK = """
@@ -85,3 +86,14 @@ def test_a_signal_during_the_last_unit_does_not_bring_a_finished_task_back(tmp_p
     done = subprocess.run([sys.executable, "-c", OVER], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "ended well" in done.stdout and not calls.exists()
     assert "given back" not in done.stdout
+
+
+def test_where_slurms_commands_are_absent_the_jobs_script_is_asked_to_requeue(tmp_path):
+    """In a container: it exits with the status that the script knows."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    code = GIVE_BACK.format(closing="pass", requeue=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PATH": str(bare)}, capture_output=True, text=True
+    )
+    assert done.returncode == OUTSIDE and "by the job's script" in done.stdout
