@@ -8,7 +8,7 @@ from svdstory.jobs.cluster.logs import by_cause, of_unit
 from svdstory.jobs.study.plan import plan_path, read_plan
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.pipeline.config.strict import InputError
-from tests.jobs.pretend import pretend
+from tests.jobs.pretend import attempt, pretend
 from tests.jobs.test_status import planned, publish
 
 SITE = "{extends: lab, max_array: 2, parallel: 1, setup: ['module load x']}"
@@ -71,7 +71,7 @@ def test_logs_without_a_unit_groups_failures_by_cause(tmp_path):
     store = Store(tmp_path)
     for n, key in enumerate(units[:7]):
         cause, words = ("out of memory", "Traceback\nno room") if n < 5 else ("bug", f"wrong {n}")
-        store.record_failure(key, cause, words, Attempt("17", 0, "n1", n))
+        store.record_failure(key, cause, words, attempt("17", 0, "n1", n))
     publish(tmp_path, units[0])  # a later attempt made it
     told = list(by_cause(tmp_path))
     assert told[0] == f"4 × out of memory: svdstory retry {tmp_path} --cause out-of-memory"

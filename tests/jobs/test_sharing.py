@@ -14,6 +14,7 @@ from svdstory.jobs.study.sharing import guard, is_shared, share
 from svdstory.jobs.study.store import Store
 from svdstory.pipeline.config.strict import InputError
 from tests.jobs.pretend import attempt
+from tests.jobs.study import LIGHT
 from tests.jobs.test_run_folder import plan_of
 
 KEY = "ab" + "0" * 22
@@ -33,10 +34,12 @@ def writable_by_the_world(folder: Path) -> list[Path]:
 
 def test_under_umask_000_no_file_or_folder_of_a_run_is_writable_by_the_world(tmp_path):
     experiment = tmp_path / "small.yaml"
-    experiment.write_text("sets: [red-fox]\nmethods: [sdxl]\nmodel: tiny\nsteps: 2\nscorers: [clipscore:tiny]\n")
+    experiment.write_text("sets: [red-fox]\nmethods: [sdxl]\nmodel: tiny\nsteps: 2\nscorers: ['clipscore:tiny']\n")
     command = [sys.executable, "-m", "svdstory.jobs", "run", str(experiment), "--out", str(tmp_path / "runs" / "one")]
-    subprocess.run(command, cwd=tmp_path, check=True, umask=0, capture_output=True)
-    assert (tmp_path / "runs" / "one" / "report" / "index.html").exists()
+    path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), str(LIGHT)) if part)
+    light = {"PYTHONPATH": path, "SVDSTORY_LIGHT": str(tmp_path), "SLURMD_NODENAME": "here"}
+    done = subprocess.run(command, cwd=tmp_path, umask=0, capture_output=True, text=True, env={**os.environ, **light})
+    assert (tmp_path / "runs" / "one" / "report" / "index.html").exists(), done.stderr
     assert writable_by_the_world(tmp_path / "runs") == []
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 
+from svdstory.jobs.study.process import Process
 from tests.jobs.cluster import until
 from tests.jobs.stage import Act, overlapping
 
@@ -33,8 +34,8 @@ def test_sigkill_of_a_worker_loses_at_most_the_unit_at_hand(act: Act):
     until("a unit to begin", lambda: study.began())
     unit = study.began()[0]
     act.fault("SIGKILL of a worker in the middle of a unit")
-    node, pid = unit.split("-")[-2:]
-    act.cluster.node(node, "enter", "kill", "-KILL", pid)
+    worker = Process.of(re.sub(r"^[^.]*\.\d+(_\d+)?-r\d+-", "", unit))
+    act.cluster.node(worker.host, "enter", "kill", "-KILL", str(worker.pid))
     study.release()
     study.until_quiet()
     assert study.finished() == study.units - 2  # the task's own two

@@ -92,7 +92,7 @@ def test_a_node_on_which_units_fail_at_once_is_named_and_left_out(act: Act):
     assert study.status()["bad_nodes"] == [bad] and study.finished() == study.units / 2
     assert len(study.began()) - study.finished() == 3  # the task stopped after three
     study.hold()
-    assert f"left out, because units failed there at once: {bad}" in study.submit()
+    assert f"nodes left out: {bad}" in study.submit()
     assert until("a task to run", lambda: node_of(study)) == good
     study.release()
     act.recovered(study, "the task stopped after three units and named its node, the next submit left it out")

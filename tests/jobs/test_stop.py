@@ -97,3 +97,27 @@ def test_where_slurms_commands_are_absent_the_jobs_script_is_asked_to_requeue(tm
         [sys.executable, "-c", code], env={**os.environ, "PATH": str(bare)}, capture_output=True, text=True
     )
     assert done.returncode == OUTSIDE and "by the job's script" in done.stdout
+
+
+STUCK = """
+from svdstory.jobs.node.stop import Stop
+import os, signal, threading
+stop = Stop(6.0, {requeue}, lambda: print("closed, asked:", stop(), flush=True))
+stop.listen()
+print("asked:", stop(), flush=True)
+os.kill(os.getpid(), signal.{signal})
+threading.Event().wait(60)  # a GPU call that does not come back
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGUSR2", "SIGTERM"])
+def test_a_unit_that_does_not_end_in_time_is_given_up_at_the_deadline(tmp_path, monkeypatch, number):
+    """One second of a lead of six: the rest is for asking Slurm."""
+    calls = tmp_path / "calls"
+    pretend(monkeypatch, tmp_path / "bin", squeue="echo RUNNING 0", scontrol=f'echo "$@" >> {calls}')
+    environment = {**os.environ, "SLURM_JOB_ID": "17"}
+    code = STUCK.format(requeue=True, signal=number)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 75 and lines[0] == "asked: False" and "closed, asked: True" in lines
+    assert sum("closed" in line for line in lines) == 1 and calls.read_text() == "requeue 17\n"

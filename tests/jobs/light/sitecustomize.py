@@ -125,6 +125,7 @@ if CONTROL:
         Tensor=object,
         device=object,
         uint8=None,
+        set_num_threads=lambda count: None,
         cuda=types.SimpleNamespace(is_available=lambda: False),
     )
     stub("safetensors.torch", save=save)
