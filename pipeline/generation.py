@@ -9,8 +9,8 @@ from PIL import Image
 
 from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
-from svdstory.pipeline.config.strict import InputError, choices
-from svdstory.pipeline.config.tokens import subject_positions
+from svdstory.pipeline.config.strict import InputError, choices, whole_number
+from svdstory.pipeline.config.tokens import Tokenizer, subject_positions
 from svdstory.pipeline.decoding import NotFinite, decode
 from svdstory.pipeline.models.load import Model
 from svdstory.pipeline.sampling.denoiser import Conditioning
@@ -54,6 +54,8 @@ def generate(
     model's own. Raises InputError for prompts that don't fit and NotFinite for pictures that aren't.
     """
     model = model if isinstance(model, Model) else of_pipeline(model)
+    seed, steps = whole("seed", seed), model.spec.steps if steps is None else whole("steps", steps, 1)
+    micro_batch = None if micro_batch is None else whole("micro_batch", micro_batch, 1)
     pipe = model.pipe
     width, height = size or model.spec.size
     shape = latent_shape(pipe, width, height)
@@ -65,7 +67,7 @@ def generate(
         conditioning,
         method,
         seed=seed,
-        steps=steps or model.spec.steps,
+        steps=steps,
         guidance=guidance,
         latents=latents.to(model.device),
         micro_batch=micro_batch,
@@ -76,6 +78,14 @@ def generate(
     images, upcast = decode(pipe, done.latents)
     counters = dict(done.counters) | ({"vae_upcast_images": upcast} if upcast else {})
     return Generated(images, done, counters)
+
+
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """A whole number, a numpy integer too. Raises InputError for anything else, and below `least`."""
+    number = whole_number(value)
+    if type(number) is not int or (least is not None and number < least):
+        raise InputError(f"{name}: got {value!r}, expected a whole number{'' if least is None else f' from {least}'}.")
+    return number
 
 
 def of_pipeline(pipe) -> Model:
@@ -119,10 +129,9 @@ def encode(model: Model, prompts: PromptSet, size: tuple[int, int]) -> Condition
     pipe, texts = model.pipe, prompts.prompts
     key = (tuple(texts), prompts.concept, size)
     if key not in model.encoded:
-        positions = [
-            subject_positions(text, prompts.concept, pipe.tokenizer.tokenize, pipe.tokenizer.model_max_length)
-            for text in texts
-        ]
+        added = frozenset(pipe.tokenizer.get_added_vocab())
+        tokenizer = Tokenizer(pipe.tokenizer.tokenize, added, pipe.tokenizer.model_max_length)
+        positions = [subject_positions(text, prompts.concept, tokenizer) for text in texts]
         longest = max(map(len, positions))
         padded = [p + p[:1] * (longest - len(p)) for p in positions]
         embeds, negative, pooled, negative_pooled = pipe.encode_prompt(

@@ -1,5 +1,8 @@
 """The `svdstory` command. Heavy imports stay inside the commands, so that --help and every login-node command is quick."""
 
+import codecs
+import locale
+import os
 import sys
 from typing import Annotated
 
@@ -48,8 +51,23 @@ for commands in (commands_study, commands_cluster, commands_report, commands_sco
 
 def main(words: list[str] | None = None) -> None:
     """The console script: bad input is one clear message and exit status 2."""
+    use_utf8()
     try:
         app(words, prog_name="svdstory")
-    except InputError as error:
+    except (InputError, OSError) as error:  # of the latter: a folder that may not be read, a disk that is full
         print(f"svdstory: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def use_utf8() -> None:
+    """In a locale that isn't UTF-8, start again in Python's UTF-8 mode: files, their names and all processes have it.
+
+    The terminal keeps its own encoding; what it cannot show is replaced.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    of_locale = codecs.lookup(locale.getpreferredencoding(False)).name
+    if of_locale != "utf-8" and not sys.flags.utf8_mode and os.environ.get("PYTHONUTF8") != "1":
+        environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": f"{sys.stdout.encoding}:replace"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

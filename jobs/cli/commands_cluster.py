@@ -58,6 +58,7 @@ def submit(
 
     Example: svdstory submit report --site charisma
     """
+    from svdstory.jobs.study.notes import notes
     from svdstory.jobs.study.run_folder import prepare
 
     profile = load_profile(site)
@@ -67,6 +68,8 @@ def submit(
         typer.echo(dry_run_text(plan, folder, profile, units_per_task))
         return
     prepare(plan, folder, replace, profile.group)
+    for line in notes(plan):
+        typer.echo(f"note: {line}")
     if profile.unconfirmed:
         typer.echo(unconfirmed(profile))
     with slurms_words():

@@ -42,8 +42,11 @@ def run(
     """
     from svdstory.jobs.cli.progress import progress
     from svdstory.jobs.node.local_run import sample_all
+    from svdstory.jobs.study.notes import notes
     from svdstory.jobs.study.run_folder import prepare
+    from svdstory.pipeline.models.spec import check_device
 
+    check_device(device)
     plan, folder = asked.plan()
     store = prepare(plan, folder, replace)
     cells, units = len(plan.cells), len(plan.units)
@@ -52,6 +55,8 @@ def run(
         f"model {plan.model.name}, {plan.steps} steps, {plan.size[0]}x{plan.size[1]}",
         err=True,
     )
+    for line in notes(plan):
+        typer.echo(f"note: {line}", err=True)
     states = sample_all(plan, store, device=device, micro_batch=micro_batch, workers=workers, progress=progress)
     if len(states) < units:
         typer.echo(f"{units - len(states)} units were not made. Run the same command again to go on.", err=True)
@@ -81,6 +86,7 @@ def plan(asked: Asked, site: SiteName = None):
 
     Example: svdstory plan report --site charisma
     """
+    from svdstory.jobs.study.notes import notes
     from svdstory.jobs.study.run_folder import bytes_of
     from svdstory.jobs.study.store import Store
 
@@ -99,6 +105,7 @@ def plan(asked: Asked, site: SiteName = None):
         f"cells       {len(made.cells)}, units {len(made.units)}, images {images}\n"
         f"disk        at most {space / 1e9:.2f} GB, {images + 2 * len(made.units)} files"
         + "".join(f"\n{line}" for line in memory_lines(made))
+        + "".join(f"\nnote        {line}" for line in notes(made))
     )
     if site:
         from svdstory.jobs.cli.commands_cluster import dry_run_text, load_profile

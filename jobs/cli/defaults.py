@@ -12,7 +12,8 @@ An option wins over a variable, a variable over the file, the file over what is 
 import os
 from pathlib import Path
 
-from svdstory.pipeline.config.strict import InputError, Strict, parse, read_yaml
+from svdstory.pipeline.config.documents import read_yaml
+from svdstory.pipeline.config.strict import InputError, Strict, parse
 
 
 class Defaults(Strict):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from svdstory.jobs.cli.defaults import default, read_defaults, results_folder
+from svdstory.pipeline.config.documents import expanded, read_text
 from svdstory.pipeline.config.strict import InputError
 
 
@@ -104,17 +104,17 @@ class Asked:
         said |= {"dtype": f"--dtype {self.dtype}"} if self.dtype else {}
         folder = read_defaults().models.get(experiment.model)
         if folder:
-            experiment = experiment.model_copy(update={"model": str(Path(folder).expanduser())})
+            experiment = experiment.model_copy(update={"model": str(expanded(folder))})
         with naming(said):
             plan = make_plan(
                 path.stem,
                 experiment,
                 path.parent,
                 self.dtype,
-                sets=self.sets and self.sets.split(","),
-                methods=self.methods and self.methods.split(","),
+                sets=_names(self.sets, "--sets"),
+                methods=_names(self.methods, "--methods"),
             )
-        return plan, self.out or results_folder() / f"{path.stem}-{Path(plan.model.name).name}"
+        return plan, expanded(self.out) if self.out else results_folder() / f"{path.stem}-{Path(plan.model.name).name}"
 
     def given(self) -> dict[str, tuple[str, Any]]:
         """Key of the experiment -> the words that give it, as errors name them, and its value."""
@@ -177,6 +177,14 @@ def naming(said: dict[str | None, str]) -> Iterator[None]:
         raise
 
 
+def _names(text: str | None, option: str) -> list[str] | None:
+    """The names between the commas, or None. Raises InputError where there are none."""
+    found = text and [name.strip() for name in text.split(",") if name.strip()]
+    if text is not None and not found:
+        raise InputError(f"{option} {text!r}: names nothing. Leave the option out for all that the experiment has.")
+    return found
+
+
 def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
@@ -185,7 +193,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _width_and_height(text: str) -> list[int]:
-    width, x, height = text.partition("x")
+    width, x, height = text.lower().partition("x")
     if not (x and width.isdecimal() and height.isdecimal()):
         raise InputError("expected WIDTHxHEIGHT in pixels, for example 1024x768.")
     return [int(width), int(height)]
@@ -195,7 +203,4 @@ def _setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise InputError("expected KEY=VALUE, for example guidance=4.")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"the value is not YAML: {error}") from None
+    return key.strip(), read_text(value, "the value").content

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from svdstory.pipeline.config.strict import InputError, choices, parse
-from svdstory.pipeline.models.spec import ModelSpec, hub_snapshot, missing_files, resolve_model, shipped_models
+from svdstory.pipeline.models.files import missing_files
+from svdstory.pipeline.models.spec import ModelSpec, hub_snapshot, resolve_model, shipped_models
 
 
 def fetch_model(name: str) -> Path | None:

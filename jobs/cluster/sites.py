@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from svdstory.pipeline.config.strict import InputError, Strict, choices, nearest, parse, read_yaml
+from svdstory.pipeline.config.documents import is_document, read_yaml
+from svdstory.pipeline.config.strict import InputError, Strict, choices, nearest, parse
 
 
 def _one_line(text: str) -> str:
@@ -159,7 +160,7 @@ def _merged(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
 
 
 def _file(name: str, relative_to: Path) -> Path:
-    if "/" in name or name.endswith((".yaml", ".yml")):
+    if "/" in name or is_document(Path(name)):
         return relative_to / Path(name).expanduser()
     if name not in shipped_sites():
         raise InputError(

@@ -1,21 +1,33 @@
 """What is to be studied: prompt sets, methods, seeds, model and setting, read from a YAML file."""
 
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
+from svdstory.pipeline.config.documents import expanded, is_document, read_document
 from svdstory.pipeline.config.methods import Method, MethodEntry, expand, shipped_entries
-from svdstory.pipeline.config.prompt_sets import PromptSet, find_sets
-from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, parse, read_yaml
+from svdstory.pipeline.config.prompt_sets import BadSets, PromptSet, find_sets, slug
+from svdstory.pipeline.config.strict import (
+    InputError,
+    Strict,
+    Text,
+    Whole,
+    choices,
+    concerning,
+    each_once,
+    nothing_written,
+    parse,
+)
 from svdstory.pipeline.metrics.names import parts
 
 
 class NewMethod(MethodEntry):
     """A method of the experiment's own, in the words of methods.yaml."""
 
-    name: str
+    name: Text = Field(min_length=1)
 
 
 class Experiment(Strict):
@@ -26,11 +38,11 @@ class Experiment(Strict):
     TOLERANCE (pipeline/config/methods.py), for a comparison. scorers: what `score` measures.
     """
 
-    about: str = ""
-    sets: tuple[str, ...] = Field(min_length=1)
-    methods: tuple[str | NewMethod, ...] = Field(min_length=1)
+    about: Text = ""
+    sets: tuple[Text, ...] = Field(min_length=1)
+    methods: tuple[Text | NewMethod, ...] = Field(min_length=1)
     model: str = "sdxl"
-    seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
+    seeds: tuple[Whole, ...] | None = Field(default=None, min_length=1)
     steps: int | None = None
     size: tuple[int, int] | None = None
     guidance: float = 5.0
@@ -38,12 +50,11 @@ class Experiment(Strict):
     exact_filter: bool = False
     scorers: tuple[str, ...] | None = None
 
-    @field_validator("seeds")
+    @field_validator("sets", "methods", "seeds", "scorers")
     @classmethod
-    def _each_seed_once(cls, seeds):
-        if seeds and len(set(seeds)) < len(seeds):
-            raise ValueError(f"a seed stands twice in {', '.join(map(str, seeds))}: name each once")
-        return seeds
+    def _each_once(cls, values, info):
+        each_once([getattr(value, "name", value) for value in values or ()], info.field_name.removesuffix("s"))
+        return values
 
     @field_validator("scorers")
     @classmethod
@@ -63,24 +74,26 @@ def shipped_experiments() -> dict[str, Path]:
 
 def find_experiment(wanted: str) -> Path:
     """The file of a shipped experiment, or of a path. Raises InputError with the nearest known name."""
-    if Path(wanted).suffix in (".yaml", ".yml"):
-        if Path(wanted).is_file():
-            return Path(wanted)
+    path, shipped = expanded(wanted), shipped_experiments()
+    if is_document(path):
+        if path.is_file():
+            return path
         raise InputError(f"experiment {wanted}: there is no such file in {Path.cwd()}.")
-    shipped = shipped_experiments()
     if wanted not in shipped:
         raise InputError(
-            f"unknown experiment {wanted!r}{choices(wanted, list(shipped))}; or give the path of a YAML file."
+            f"unknown experiment {wanted!r}{choices(wanted, list(shipped))}; or give the path of a YAML or JSON file."
         )
     return shipped[wanted]
 
 
 def read_experiment(path: Path, **changes) -> Experiment:
     """The experiment with `changes` (those that are not None) over what the file says."""
-    content = read_yaml(path)
+    document = read_document(path)
+    content, changes = document.content, {key: value for key, value in changes.items() if value is not None}
     if not isinstance(content, dict):
         raise InputError(f"{path}: got {type(content).__name__}, expected a mapping with sets, methods and model.")
-    return parse(Experiment, {**content, **{k: v for k, v in changes.items() if v is not None}}, str(path))
+    written = lambda loc: nothing_written(loc) if loc[0] in changes else document.written(loc)  # noqa: E731
+    return parse(Experiment, {**content, **changes}, str(path), written)
 
 
 def change(experiment: Experiment, key: str, value: Any, where: str) -> Experiment:
@@ -90,29 +103,53 @@ def change(experiment: Experiment, key: str, value: Any, where: str) -> Experime
 
 
 def read_prompt_sets(experiment: Experiment, near: Path, only: list[str] | None = None) -> dict[str, PromptSet]:
-    """The experiment's sets by name; `only` these, which may also be others than its own.
+    """The experiment's sets by name; `only` these, or these groups, which may also be others than its own.
 
-    Raises InputError for two different sets of one name.
+    Two different sets of one name, from two files, are told apart by the file's name before it. Raises InputError that
+    tells of all sets that cannot be read; sets that `only` leaves out may be bad.
     """
-    own: dict[str, PromptSet] = {}
-    with concerning("sets"):
-        for wanted in experiment.sets:
-            _add(own, find_sets(wanted, near), wanted)
+    own, bad = _sets_of(experiment.sets, near)
     if only is None:
+        if bad:
+            raise BadSets(bad, list(own.values()), key="sets")
         return own
     chosen: dict[str, PromptSet] = {}
     with concerning("only_sets"):
+        each_once(only, "set")
         for wanted in only:
-            _add(chosen, [own[wanted]] if wanted in own else find_sets(wanted, Path.cwd()), wanted)
+            if wanted in bad:
+                raise InputError(bad[wanted])
+            group = {name: one for name, one in own.items() if one.group == wanted}
+            chosen |= {wanted: own[wanted]} if wanted in own else group or _sound_sets([wanted], Path.cwd())
     return chosen
 
 
-def _add(sets: dict[str, PromptSet], found: list[PromptSet], wanted: str) -> None:
-    for one in found:
-        if sets.setdefault(one.name, one) != one:
-            raise InputError(
-                f"two different prompt sets are called {one.name!r} (one from {wanted!r}). Rename one of the files."
-            )
+def _sound_sets(wanted: Iterable[str], near: Path) -> dict[str, PromptSet]:
+    sets, bad = _sets_of(wanted, near)
+    if bad:
+        raise BadSets(bad, list(sets.values()))
+    return sets
+
+
+def _sets_of(wanted: Iterable[str], near: Path) -> tuple[dict[str, PromptSet], dict[str, str]]:
+    """The sets by name, and those that cannot be read: name -> why."""
+    sets: dict[str, PromptSet] = {}
+    bad: dict[str, str] = {}
+    for one in wanted:
+        try:
+            found = find_sets(one, near)
+        except BadSets as error:
+            found, bad = error.sound, bad | error.bad
+        except InputError as error:
+            found, bad = [], bad | {one: str(error)}
+        for prompts in found:
+            path, given = Path(one), prompts.name
+            file = path.parent.name if slug(path.stem) == given else path.stem
+            names = [given, f"{slug(file)}-{given}", *(f"{slug(file)}-{n}-{given}" for n in range(2, len(sets) + 3))]
+            named = (prompts.model_copy(update={"name": name}) for name in names)
+            prompts = next(prompts for prompts in named if sets.get(prompts.name, prompts) == prompts)
+            sets[prompts.name] = prompts
+    return sets, bad
 
 
 def read_methods(experiment: Experiment, only: list[str] | None = None) -> dict[str, Method]:
@@ -121,18 +158,21 @@ def read_methods(experiment: Experiment, only: list[str] | None = None) -> dict[
     Raises InputError for unknown or impossible ones.
     """
     own = {m.name: MethodEntry(**m.model_dump(exclude={"name"})) for m in experiment.methods if not isinstance(m, str)}
-    clash = set(own) & set(shipped_entries())
-    if clash:
-        raise InputError(f"the method name {sorted(clash)[0]!r} is taken by svdstory's own. Choose another name.")
-    entries = {**shipped_entries(), **own}
-    methods: dict[str, Method] = {}
+    shipped = shipped_entries()
+    for name in own:
+        if name in shipped or any(entry.sweep and name in expand(family) for family, entry in shipped.items()):
+            raise InputError(f"the method name {name!r} is taken by svdstory's own. Choose another name.")
+    entries = {**shipped, **own}
+    asked = [method if isinstance(method, str) else method.name for method in experiment.methods]
     with concerning("methods"):
-        for method in experiment.methods:
-            methods |= expand(method if isinstance(method, str) else method.name, entries)
+        methods = _together([expand(name, entries) for name in asked])
     if only is None:
         return methods
-    chosen: dict[str, Method] = {}
     with concerning("only_methods"):
-        for name in only:
-            chosen |= {name: methods[name]} if name in methods else expand(name, entries)
-    return chosen
+        return _together([{name: methods[name]} if name in methods else expand(name, entries) for name in only])
+
+
+def _together(parts: list[dict[str, Method]]) -> dict[str, Method]:
+    """Raises InputError for two methods of one name, one from a sweep perhaps."""
+    each_once([name for part in parts for name in part], "method")
+    return {name: method for part in parts for name, method in part.items()}

@@ -20,7 +20,8 @@ from svdstory.pipeline.models.spec import ModelSpec, resolve_model
 
 SCHEMA = 1  # of what a unit is; part of its key
 KEY_DIGITS = 24  # of sha256's 64: 96 bits
-SCHEDULERS = ("ddim", "euler", "euler-ancestral", "dpm++2m", "unipc")
+# Name -> how many steps fewer than it was trained with a model can be sampled with: the last would leave the schedule
+SCHEDULERS = {"ddim": 1, "euler": 0, "euler-ancestral": 0, "dpm++2m": 2, "unipc": 2}
 
 
 class Cell(Strict):
@@ -58,7 +59,7 @@ class Plan(Strict):
         return units
 
     def hash(self) -> str:
-        return digest(self.model_dump(mode="json"))[:12]
+        return digest(self.model_dump(mode="json", exclude={"sets": {"__all__": {"note"}}}))[:12]
 
 
 def make_plan(
@@ -85,6 +86,7 @@ def make_plan(
     }
     check_setting(setting, model)
     check_sets(sets, methods, model)
+    check_methods(sets, methods, setting["steps"])
     exact = experiment.exact_filter
     cells = [
         Cell(set=s, method=m, seed=seed, key=unit_key(sets[s], methods[m], seed, model, setting, exact))
@@ -99,7 +101,7 @@ def make_plan(
         model=model,
         **setting,
         exact_filter=exact,
-        scorers=experiment.scorers or model.scorers,
+        scorers=model.scorers if experiment.scorers is None else experiment.scorers,
         sets=sets,
         methods=methods,
         cells=tuple(cells),
@@ -133,20 +135,32 @@ def check_setting(setting: dict, model: ModelSpec) -> None:
             + "x".join(str(max(unit, round(side / unit) * unit)) for side in setting["size"]),
             key="size",
         )
-    if setting["steps"] < 1:
-        raise InputError(f"steps {setting['steps']}: expected 1 or more.", key="steps")
-    if setting["scheduler"] not in SCHEDULERS:
-        name = setting["scheduler"]
+    name, steps = setting["scheduler"], setting["steps"]
+    if name not in SCHEDULERS:
         raise InputError(f"unknown scheduler {name!r}{choices(name, list(SCHEDULERS))}.", key="scheduler")
+    most = model.train_steps() - SCHEDULERS[name]
+    if not 1 <= steps <= most:
+        raise InputError(
+            f"steps {steps}: expected 1 or more, and at most {most}: {name} has no more of model {model.name}'s schedule.",
+            key="steps",
+        )
+
+
+def check_methods(sets: dict[str, PromptSet], methods: dict[str, Method], steps: int) -> None:
+    """Raises one InputError for all methods with a switch that does nothing in any of the sets."""
+    largest = max(len(prompts.settings) for prompts in sets.values())
+    wrong = [f"method {name}: {why}." for name, m in methods.items() for why in m.idle(steps, largest)]
+    if wrong:
+        raise InputError("\n".join(wrong) + "\nLeave out what does nothing, or change the steps or the sets.")
 
 
 def check_sets(sets: dict[str, PromptSet], methods: dict[str, Method], model: ModelSpec) -> None:
     """Raises one InputError for all prompts that don't fit the model and all sets too small for a method."""
-    tokenize, longest, wrong = model.tokenize(), model.max_length(), []
+    tokenizer, wrong = model.tokenizer(), []
     for name, prompts in sets.items():
         for i, text in enumerate(prompts.prompts):
             try:
-                subject_positions(text, prompts.concept, tokenize, longest)
+                subject_positions(text, prompts.concept, tokenizer)
             except InputError as error:
                 wrong.append(f"prompt set {name}, prompt {i + 1}: {error}")
         images = len(prompts.settings)
@@ -220,5 +234,7 @@ def read_plan(path: Path) -> Plan:
     """Raises InputError for a plan that cannot be read."""
     try:
         return parse(Plan, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, json.JSONDecodeError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a plan: {error}") from None

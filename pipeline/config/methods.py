@@ -3,12 +3,13 @@
 import itertools
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from svdstory.pipeline.config.strict import InputError, Strict, choices, parse
+from svdstory.pipeline.config.documents import read_yaml
+from svdstory.pipeline.config.strict import InputError, Strict, choices, each_once, parse
 
 TOLERANCE = 1e-3  # relative Frobenius error of a filtered K or V; float16 itself rounds by 2e-4 to 5e-4
 
@@ -112,6 +113,26 @@ class Method(Strict):
         """Whether K or V of the anchors are filtered."""
         return self.filter_k is not None or self.filter_v is not None
 
+    def idle(self, steps: int, images: int) -> list[str]:
+        """Switches that would do nothing in so many steps, or in a set of so many images; each with the reason."""
+        reasons = []
+        extended = self.extended_attention != "off"
+        if extended and steps < 2:
+            reasons.append(f"extended_attention acts from the second step on, and there is {steps}")
+        for key in ("filter_k", "filter_v") if steps > 1 else ():
+            chosen = getattr(self, key)
+            if chosen is not None and not any(chosen.acts_at(step) for step in range(1, steps)):
+                first, last = chosen.steps or (1, steps - 1)
+                reasons.append(
+                    f"{key} acts at steps {first} to {last}, every {chosen.every}: at none of 1 to {steps - 1}, "
+                    "where attention is extended"
+                )
+        if images < 2:
+            alone = {"extended_attention": extended, "feature_injection": self.feature_injection}
+            alone |= {"same_latent": self.same_latent}
+            reasons += [f"{switch} needs another image, and there is one" for switch, on in alone.items() if on]
+        return reasons
+
     def switches(self) -> dict:
         """What changes pixels, without what is off: stable when a new switch is added."""
         return self.model_dump(exclude_defaults=True)
@@ -123,13 +144,13 @@ class MethodEntry(Strict):
     about: str = ""
     base: str | None = None
     set: dict[str, Any] = {}
-    sweep: dict[str, list[Any]] = {}
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
 
 @lru_cache
 def shipped_entries() -> dict[str, MethodEntry]:
     """The entries of pipeline/config/methods.yaml, by name."""
-    content = yaml.safe_load(resources.files(__package__).joinpath("methods.yaml").read_text(encoding="utf-8"))
+    content = read_yaml(Path(str(resources.files(__package__))) / "methods.yaml")
     return {name: parse(MethodEntry, entry, f"methods.yaml: {name}") for name, entry in content.items()}
 
 
@@ -152,13 +173,14 @@ def expand(name: str, entries: dict[str, MethodEntry] | None = None) -> dict[str
             return points
         known = list(entries)
         raise InputError(f"unknown method {name!r}{choices(name, known)}.")
-    switches = _base_switches(entry, entries)
+    switches = _base_switches(name, entries)
     _assign_all(switches, entry.set)
     methods = {}
     for point in itertools.product(*entry.sweep.values()):
         swept = _copy(switches)
         _assign_all(swept, dict(zip(entry.sweep, point)))
         label = "-".join([name, *(str(value) for value in point)])
+        each_once([*methods, label], "method")
         methods[label] = parse(Method, swept, f"method {label}")
     return methods
 
@@ -171,13 +193,21 @@ def named(name: str) -> Method:
     return next(iter(methods.values()))
 
 
-def _base_switches(entry: MethodEntry, entries: dict[str, MethodEntry]) -> dict:
-    if entry.base is None:
+def _base_switches(name: str, entries: dict[str, MethodEntry]) -> dict:
+    """The switches of the entry's base. Raises InputError for a base of several methods, or one that comes round."""
+    base, above = entries[name].base, [name]
+    while base in entries and base not in above:
+        above.append(base)
+        base = entries[base].base
+    if base in above:
+        raise InputError(f"method {name}: its bases go round: {' -> '.join([*above, base])}. Base one on another.")
+    base = entries[name].base
+    if base is None:
         return {}
-    base = expand(entry.base, entries)
-    if len(base) > 1:
-        raise InputError(f"base {entry.base!r} stands for {len(base)} methods: choose one of {', '.join(base)}.")
-    return _copy(next(iter(base.values())).switches())
+    methods = expand(base, entries)
+    if len(methods) > 1:
+        raise InputError(f"base {base!r} stands for {len(methods)} methods: choose one of {', '.join(methods)}.")
+    return _copy(next(iter(methods.values())).switches())
 
 
 def _copy(switches: dict) -> dict:
@@ -192,6 +222,7 @@ def _assign_all(switches: dict, changes: dict[str, Any]) -> None:
             if not rest:
                 switches[key] = _copy(value) if isinstance(value, dict) else value
             else:
-                inner = dict(switches.get(key) or {})
-                inner[rest] = value
-                switches[key] = inner
+                inner = switches.get(key) or {}
+                if not isinstance(inner, dict):
+                    raise InputError(f"{path}: {key} is {inner!r} here and has no {rest!r}. Set {key} as a mapping.")
+                switches[key] = {**inner, rest: value}

@@ -1,61 +1,76 @@
 """Prompt sets: one subject in several settings. Imports without torch."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from svdstory.pipeline.config.strict import InputError, Strict, choices, parse, read_yaml
+from svdstory.pipeline.config.documents import Document, expanded, is_document, read_document
+from svdstory.pipeline.config.strict import InputError, Strict, Text, Whole, choices, each_once, one_line, parse
+from svdstory.pipeline.config.subject_words import normal, occurs, words_meant
 
 
 class PromptSet(Strict):
     """One subject in several settings; image i shows settings[i]. Prompts read "{style} {subject} {setting}".
 
-    concept: the subject word or words that masks follow (section 3 of the method). The name, the group and where the
-    set comes from do not change pixels.
+    concept: the subject word or words that masks follow (section 3 of the method); where a given one does not stand in
+    the prompts, the subject's words that it means (subject_words.py), which `note` then says. Several subjects, given
+    as a list, are joined by "and". The name, the group and where the set comes from do not change pixels.
     """
 
-    style: str
-    subject: str
-    concept: tuple[str, ...] = Field(min_length=1)
-    settings: tuple[str, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = (0,)
-    name: str = ""
-    group: str = ""
+    style: Text
+    subject: Text
+    concept: tuple[Text, ...] = Field(min_length=1)
+    settings: tuple[Text, ...] = Field(min_length=1)
+    seeds: tuple[Whole, ...] = Field((0,), min_length=1)
+    name: Text = ""
+    group: Text = ""
     origin: Literal["report", "curated", "user"] = "user"
-    why: str = ""
+    why: Text = ""
+    note: Text = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _concept_in_subject(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        given = given | {"subject": _joined(given.get("subject"))}
+        concept, settings = _texts(given.get("concept")), _texts(given.get("settings"))
+        if not (concept and settings and isinstance(given["subject"], str) and isinstance(given.get("style"), str)):
+            return given  # by their types, these are refused below
+        prompts = _prompts(given["style"], given["subject"], settings)
+        meant = _meant(concept, given["subject"], prompts)
+        if meant == concept:
+            return given
+        read = f"the concept {', '.join(concept)} was found in the subject as {', '.join(meant)}"
+        return given | {"concept": meant, "note": "; ".join(part for part in (given.get("note"), read) if part)}
 
     @field_validator("concept", "settings", "seeds", mode="before")
     @classmethod
     def _one_is_a_list_of_one(cls, value):
-        value = [value] if isinstance(value, (str, int)) else value
+        value = [value] if isinstance(value, str) or hasattr(value, "__index__") else value
         return tuple(value) if isinstance(value, list) else value  # strict: no list where a tuple stands
 
     @field_validator("group")
     @classmethod
     def _group_is_not_the_total(cls, group):
-        if group.strip().lower() == "all":
+        if group.lower() == "all":
             raise ValueError("tables call all sets together so: give `group:` another word, or the folder another name")
         return group
 
-    @model_validator(mode="after")
-    def _concept_in_subject(self):
-        missing = [word for word in self.concept if word.lower() not in self.prompts[0].lower()]
-        if missing:
-            raise ValueError(
-                f"the concept {missing[0]!r} does not occur in the prompt {self.prompts[0]!r}: "
-                "name a word of the subject"
-            )
-        return self
+    @field_validator("seeds")
+    @classmethod
+    def _each_seed_once(cls, seeds):
+        each_once(list(seeds), "seed")
+        return seeds
 
     @property
     def prompts(self) -> list[str]:
-        return [
-            " ".join(part.strip() for part in (self.style, self.subject, setting) if part.strip())
-            for setting in self.settings
-        ]
+        return _prompts(self.style, self.subject, self.settings)
 
     def content(self) -> dict:
         """What changes pixels."""
@@ -67,14 +82,82 @@ class PromptSet(Strict):
         }
 
 
+def _prompts(style: str, subject: str, settings) -> list[str]:
+    return [" ".join(part.strip() for part in (style, subject, setting) if part.strip()) for setting in settings]
+
+
+def _joined(subject: Any) -> Any:
+    """Several subjects in one phrase; anything else as it is."""
+    several = isinstance(subject, (list, tuple)) and subject and all(isinstance(one, str) for one in subject)
+    return " and ".join(subject) if several else subject
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """A text, or a list of nothing but texts, as normal texts; empty for anything else."""
+    value = (value,) if isinstance(value, str) else value
+    fine = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+    return tuple(one_line(one) for one in value) if fine else ()
+
+
+def _meant(concept: tuple[str, ...], subject: str, prompts: list[str]) -> tuple[str, ...]:
+    """The concept in the words of the prompts. Raises ValueError for one that doesn't stand there in any form.
+
+    A part of a word (`ox` in fox) stays: it is refused by the model's own tokens, where the prompts are checked.
+    """
+    meant: list[str] = []
+    for one in concept:
+        if all(occurs(one, prompt) for prompt in prompts):
+            meant.append(one)
+            continue
+        found = words_meant(one, one_line(subject)) or ((one,) if one and normal(one) in normal(prompts[0]) else ())
+        if not found:
+            raise ValueError(
+                f"the concept {one!r} does not occur in the prompt {prompts[0]!r}: name a word of the subject"
+            )
+        meant += found
+    return tuple(dict.fromkeys(meant))
+
+
 class BenchmarkSet(Strict):
     """A set in the field's benchmark format, listed under a superclass."""
 
-    style: str
-    subject: str
-    concept_token: str | list[str]
-    settings: list[str]
+    style: Text
+    subject: Text | list[Text]
+    concept_token: Text | Annotated[list[Text], Field(min_length=1)]
+    settings: list[Text] = Field(min_length=1)
     index: int | None = None
+
+
+class BadSets(InputError):
+    """Sets that cannot be read: name -> why; and those of the same file or folder that can."""
+
+    def __init__(self, bad: dict[str, str], sound: list[PromptSet], key: str | None = None):
+        rest = f"\nThe other {len(sound)} can be read: choose among them with --sets, or mend these." if sound else ""
+        super().__init__("\n".join(bad.values()) + rest, key)
+        self.bad, self.sound = bad, sound
+
+
+@dataclass
+class _Reading:
+    """Sets as they are read one after the other: one that is bad stops itself alone."""
+
+    sound: list[PromptSet] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, read: Callable[[], list[PromptSet]]) -> None:
+        try:
+            self.sound += read()
+        except BadSets as error:
+            self.sound += error.sound
+            self.bad |= error.bad
+        except InputError as error:
+            self.bad[name] = str(error)
+
+    def sets(self) -> list[PromptSet]:
+        """The sets, where all are sound. Raises BadSets that tells of all that are not."""
+        if self.bad:
+            raise BadSets(self.bad, self.sound)
+        return self.sound
 
 
 def slug(text: str) -> str:
@@ -83,39 +166,85 @@ def slug(text: str) -> str:
 
 
 def read_sets(path: Path) -> list[PromptSet]:
-    """The sets of one YAML file: one set, or a benchmark file (superclass -> list of sets).
+    """The sets of one file: one set, a list of sets, or a benchmark file (superclass -> list of sets).
 
-    Raises InputError that names the file and the key.
+    Raises InputError that names the file and the key: BadSets where some of its sets are bad.
     """
-    content = read_yaml(path)
-    if not isinstance(content, dict) or not content:
+    document = read_document(path)
+    content, reading = document.content, _Reading()
+    if _is_one_set(content):
+        return [_set(content, str(path), document, (), slug(path.stem), path.parent.name)]
+    groups = {path.stem: content} if isinstance(content, list) else content
+    if not isinstance(groups, dict) or not any(isinstance(entries, (list, dict)) for entries in groups.values()):
         raise InputError(
             f"{path}: got {type(content).__name__}, expected one prompt set (style, subject, concept, "
             "settings) or a benchmark file (superclass: list of sets)."
         )
-    if all(isinstance(value, list) and value and all(isinstance(v, dict) for v in value) for value in content.values()):
-        return [
-            _from_benchmark(entry, f"{path}: {superclass}[{i}]", superclass, i)
-            for superclass, entries in content.items()
-            for i, entry in enumerate(entries)
-        ]
-    return [parse(PromptSet, {"name": slug(path.stem), "group": path.parent.name, **content}, str(path))]
+    for group, entries in groups.items():
+        keys = () if isinstance(content, list) else (group,)
+        if isinstance(entries, dict):
+            place = f"{path}: {group}", document, keys, slug(group), path.parent.name
+            reading.add(slug(group), lambda: [_set(entries, *place)])
+        elif entries is not None and not isinstance(entries, list):
+            reading.bad[slug(group)] = f"{path}: {group}: got {type(entries).__name__}, expected a list of sets."
+        for i, entry in enumerate(entries if isinstance(entries, list) else ()):
+            subject = entry.get("subject") if isinstance(entry, dict) else None
+            name = f"{slug(group)}-{i:03d}-{slug(str(_joined(subject)))}"
+            place = f"{path}: {group}[{i}]", document, (*keys, i), name, slug(group)
+            reading.add(name, lambda: [_set(entry, *place)])
+    if not reading.sound and not reading.bad:
+        raise InputError(f"{path}: all its groups are empty: {', '.join(groups)}.")
+    return reading.sets()
 
 
-def _from_benchmark(entry: dict, where: str, superclass: str, i: int) -> PromptSet:
-    read = parse(BenchmarkSet, entry, where)
-    return parse(
-        PromptSet,
-        {
+def _is_one_set(content: Any) -> bool:
+    """Whether a file's content is one set, rather than sets by name or by group."""
+    own = ("style", "subject", "concept", "concept_token", "settings")
+    values = [content[key] for key in own if key in content] if isinstance(content, dict) else []
+    return any(not isinstance(v, dict) and not (isinstance(v, list) and v and isinstance(v[0], dict)) for v in values)
+
+
+def _set(entry: Any, where: str, document: Document, keys: tuple, name: str, group: str) -> PromptSet:
+    """The set at `keys` of a document, in our words or in the benchmark's. Raises InputError."""
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: got {type(entry).__name__}, expected a set: style, subject, concept, settings.")
+    written = lambda loc: document.written((*keys, *loc))  # noqa: E731
+    notes = _comments(document, keys, entry)
+    if "concept_token" in entry:
+        read = parse(BenchmarkSet, entry, where, written)
+        concept = _texts(read.concept_token)
+        subject, found = _joined(read.subject), [one for one in concept if _found(one, read)]
+        if len(found) < len(concept):
+            lost = ", ".join(one for one in concept if one not in found)
+            notes.append(f"no word of the concept {lost} stands in the subject: masks follow its whole phrase")
+        entry = {
             "style": read.style,
-            "subject": read.subject,
-            "concept": read.concept_token,
+            "subject": subject,
+            "concept": [*found, subject] if len(found) < len(concept) else found,
             "settings": read.settings,
-            "group": slug(superclass),
-            "name": f"{slug(superclass)}-{i:03d}-{slug(read.subject)}",
-        },
-        where,
-    )
+        }
+    entry = {"name": name, "group": group, **entry}
+    if notes:
+        entry["note"] = "; ".join([*notes, *([entry["note"]] if isinstance(entry.get("note"), str) else [])])
+    return parse(PromptSet, entry, where, written)
+
+
+def _found(concept: str, read: BenchmarkSet) -> bool:
+    subject = one_line(_joined(read.subject))
+    prompts = _prompts(read.style, subject, read.settings)
+    return all(occurs(concept, prompt) for prompt in prompts) or bool(words_meant(concept, subject))
+
+
+def _comments(document: Document, keys: tuple, entry: dict) -> list[str]:
+    """Notes of what YAML left out of a set's texts as a comment: a plain word's rest from ` #` on."""
+    count = len(entry["settings"]) if isinstance(entry.get("settings"), list) else 0
+    fields = [("style",), ("subject",), ("concept",), *(("settings", i) for i in range(count))]
+    comments = {loc: document.comment((*keys, *loc)) for loc in fields}
+    return [
+        f"{'.'.join(map(str, loc))}: YAML takes {text[:60]!r} for a comment; put the text in quotes if it belongs to it"
+        for loc, text in comments.items()
+        if text
+    ]
 
 
 def shipped_folder() -> Path:
@@ -123,29 +252,43 @@ def shipped_folder() -> Path:
 
 
 def find_sets(wanted: str, near: Path | None = None) -> list[PromptSet]:
-    """The sets that `wanted` names: a shipped group (good, bad), a shipped set, a YAML file, or a folder of them.
+    """The sets that `wanted` names: a shipped group (good, bad), a shipped set, a YAML or JSON file, or a folder of them.
 
     Paths are taken relative to `near` (the experiment's folder), then to the current folder. Raises InputError with
     the nearest known name.
     """
-    for base in (near, Path.cwd()):
-        path = base / wanted if base else None
-        if path and path.suffix in (".yaml", ".yml") and path.is_file():
-            return read_sets(path)
-        if path and ("/" in wanted or wanted.startswith(".")) and path.is_dir():
-            return _read_folder(path)
     shipped = {p.stem: p for p in sorted(shipped_folder().glob("*/*.yaml"))}
     groups = {p.parent.name for p in shipped.values()}
+    for base in (near, Path.cwd()):
+        path = base / expanded(wanted) if base and wanted else None
+        if path and is_document(path) and path.is_file():
+            return read_sets(path)
+        if path and path.is_dir() and (wanted not in {*groups, *shipped}):
+            return _read_folder(path)
     if wanted in groups:
         return _read_folder(shipped_folder() / wanted)
     if wanted in shipped:
         return read_sets(shipped[wanted])
     known = sorted(groups) + list(shipped)
-    raise InputError(f"unknown prompt set {wanted!r}{choices(wanted, known)}; or give the path of a YAML file.")
+    raise InputError(
+        f"unknown prompt set {wanted!r}{choices(wanted, known)}; or give the path of a YAML file.{_why_no_file(wanted, near)}"
+    )
+
+
+def _why_no_file(wanted: str, near: Path | None) -> str:
+    if "://" in wanted:
+        return " An address on the web is not fetched: download the file and give its path."
+    if is_document(Path(wanted)):
+        folders = dict.fromkeys(str(base) for base in (near, Path.cwd()) if base)
+        return f" There is no such file in {' or '.join(folders)}."
+    return ""
 
 
 def _read_folder(folder: Path) -> list[PromptSet]:
-    sets = [s for path in sorted(folder.glob("*.y*ml")) for s in read_sets(path)]
-    if not sets:
-        raise InputError(f"{folder}: holds no YAML files. Expected prompt sets, one file each.")
-    return sets
+    """All sets of a folder. Raises InputError where there are none: BadSets where some are bad."""
+    reading = _Reading()
+    for path in sorted(path for path in folder.iterdir() if is_document(path)):
+        reading.add(slug(path.stem), lambda: read_sets(path))
+    if not reading.sound and not reading.bad:
+        raise InputError(f"{folder}: holds no YAML or JSON files. Expected prompt sets, one file each.")
+    return reading.sets()

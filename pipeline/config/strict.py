@@ -3,15 +3,18 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator
+import operator
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 FEW = 12  # names that an error may list; of more, the nearest five
+INVISIBLE = "\ufeff\u200b"  # a byte order mark and a zero-width space: pasted along, and seen by nobody
+NUMBER_LIKE = re.compile(r"[-+]?\d[\d_]*(\.\d*)?([eE][-+]?\d+)?")
 
 
 class InputError(ValueError):
@@ -36,28 +39,57 @@ def concerning(key: str) -> Iterator[None]:
 
 
 class Strict(BaseModel):
-    """A frozen record that refuses unknown keys and does not guess types."""
+    """A frozen record that refuses unknown keys, does not guess types and holds no nan or inf."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def one_line(text: str) -> str:
+    """The text as one line: runs of white space, line separators and control characters are one space."""
+    seen = (c for c in text if c not in INVISIBLE)
+    return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in seen).split())
+
+
+def whole_number(value: Any) -> Any:
+    """A numpy integer as an int; anything else, truth values too, stays what it is and is refused by its type."""
+    try:
+        return value if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return value
+
+
+Text = Annotated[str, AfterValidator(one_line)]  # a person's words
+Whole = Annotated[int, BeforeValidator(whole_number)]
 Record = TypeVar("Record", bound=BaseModel)
+Written = Callable[[tuple], str | None]  # a value's place in a record -> what its file says there, unquoted
 
 
-def parse(record: type[Record], content: Any, where: str) -> Record:
+def nothing_written(loc: tuple) -> None:
+    """Of a record that comes from no file."""
+
+
+def parse(record: type[Record], content: Any, where: str, written: Written = nothing_written) -> Record:
     """Check `content` (what a YAML or JSON file holds) as a `record`.
 
-    Raises InputError that names `where`, the key, what was got and what is allowed.
+    Raises InputError that names `where`, the key, what was got (as `written`, where YAML made something else of it)
+    and what is allowed.
     """
     try:
-        return record.model_validate_json(json.dumps(content))
+        text = json.dumps(content, ensure_ascii=False)
+        text.encode()
+        return record.model_validate_json(text)
     except ValidationError as error:
-        raise InputError("\n".join(f"{where}: {_explain(e, record)}" for e in error.errors())) from None
-    except TypeError as error:
-        raise InputError(f"{where}: {error}; a configuration holds text, numbers, lists and mappings only") from None
+        raise InputError("\n".join(f"{where}: {_explain(e, record, written)}" for e in error.errors())) from None
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{where}: holds half a surrogate pair, which is no text. Write the character itself."
+        ) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        said = "it holds itself, or is nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError(f"{where}: {said}; a configuration holds text, numbers, lists and mappings only") from None
 
 
-def _explain(error: dict, record: type[BaseModel]) -> str:
+def _explain(error: dict, record: type[BaseModel], written: Written) -> str:
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
@@ -66,7 +98,27 @@ def _explain(error: dict, record: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"the key {key!r} is missing."
     message = error["msg"].removeprefix("Value error, ")
-    return f"{key}: got {error['input']!r}: {message}" if key else message
+    return f"{key}: got {_got(error, written)}: {message}{_advice(error)}" if key else message
+
+
+def _got(error: dict, written: Written) -> str:
+    """The value, shortened; and what was written, where that is something else."""
+    value, said = repr(error["input"]), written(error["loc"])
+    value = value if len(value) <= 200 else value[:200] + " …"
+    return value if said is None or said in (value, value.strip("'\"")) else f"{said}, which YAML reads as {value},"
+
+
+def _advice(error: dict) -> str:
+    """What to do where YAML made something else of a word."""
+    value, kind = error["input"], error["type"]
+    if isinstance(value, str) and kind.startswith(("int", "float")) and NUMBER_LIKE.fullmatch(value):
+        return (
+            "; YAML takes it for text, as if it stood in quotes: write digits, a point and digits, as 0.001 or 1.0e-3"
+        )
+    if kind in ("string_type", "literal_error") and (value is None or isinstance(value, (bool, int, float))):
+        words = " (YAML takes on, off, yes and no for true and false)" if isinstance(value, bool) else ""
+        return f"; if a word is meant, put it in quotes{words}"
+    return ""
 
 
 def _fields_at(record: type[BaseModel], loc: tuple) -> list[str]:
@@ -99,16 +151,11 @@ def choices(name: str, allowed: list[str], word: str = "Known") -> str:
     return f"{nearest(name, allowed)}. {told}"
 
 
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file (safe_load). Raises InputError for a missing or malformed one."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
+def each_once(names: list, what: str) -> None:
+    """Raises InputError that names what stands twice."""
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise InputError(f"a {what} stands twice: {twice[0]!r}. Name each once")
 
 
 def canonical(content: Any) -> str:

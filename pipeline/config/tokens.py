@@ -3,14 +3,39 @@
 import gzip
 import importlib.util
 import json
+from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.config.subject_words import BEGINS_ANYWHERE, runs
 
-Tokenize = Callable[[str], list[str]]  # text -> token strings, without the start and end tokens
 END_OF_WORD = "</w>"
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A CLIP tokenizer. split: text -> token strings, without the start and end tokens.
+
+    added: tokens beside its vocabulary, as Textual Inversion adds them. longest: tokens that the model reads, start
+    and end included.
+    """
+
+    split: Callable[[str], list[str]]
+    added: frozenset[str] = frozenset()
+    longest: int = 77
+
+    def tokens(self, text: str) -> list[str]:
+        """The tokens that the text encoders get: an added token `<x>` of several vectors is `<x> <x>_1 ...`, for which
+        diffusers converts a prompt before it is encoded (TextualInversionLoaderMixin)."""
+        tokens = self.split(text)
+        several = [token for token in dict.fromkeys(tokens) if token in self.added and f"{token}_1" in self.added]
+        for token in several:
+            count = next(n for n in range(1, len(self.added) + 1) if f"{token}_{n}" not in self.added)
+            text = text.replace(token, " ".join([token, *(f"{token}_{n}" for n in range(1, count))]))
+        return self.split(text) if several else tokens
 
 
 @lru_cache
@@ -30,21 +55,24 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 @lru_cache
-def tokenizer_of(folder: Path | None) -> Tokenize:
+def tokenizer_of(folder: Path | None, longest: int = 77) -> Tokenizer:
     """The tokenizer in a model's `tokenizer` folder; without a folder CLIP's own."""
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as Library
 
     if folder is not None and (folder / "tokenizer.json").is_file():
-        built = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        built = Library.from_file(str(folder / "tokenizer.json"))
     elif folder is not None:
         merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
         built = _clip_tokenizer(
             json.loads((folder / "vocab.json").read_text(encoding="utf-8")),
             [tuple(m.split()) for m in merges if m and not m.startswith("#version")],
         )
+        if (folder / "added_tokens.json").is_file():
+            built.add_tokens(list(json.loads((folder / "added_tokens.json").read_text(encoding="utf-8"))))
     else:
         built = _clip_tokenizer(*clip_vocabulary())
-    return lambda text: built.encode(text, add_special_tokens=False).tokens
+    added = frozenset(token.content for token in built.get_added_tokens_decoder().values())
+    return Tokenizer(lambda text: built.encode(text, add_special_tokens=False).tokens, added, longest)
 
 
 def _clip_tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]]):
@@ -73,30 +101,39 @@ def _clip_tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]]):
     return built
 
 
-def subject_positions(prompt: str, concept: tuple[str, ...], tokenize: Tokenize, max_length: int = 77) -> list[int]:
+def subject_positions(prompt: str, concept: tuple[str, ...], tokenizer: Tokenizer) -> list[int]:
     """Positions of all tokens of the subject words in the encoded prompt (the start token is position 0).
 
     Raises InputError for a prompt without one of its words, or with more tokens than the model reads.
     """
-    tokens = tokenize(prompt)
-    if len(tokens) + 2 > max_length:
-        cut = "".join(tokens[max_length - 2 :]).replace(END_OF_WORD, " ").strip()
+    tokens = tokenizer.tokens(prompt)
+    if len(tokens) + 2 > tokenizer.longest:
         raise InputError(
-            f'prompt has {len(tokens) + 2} tokens, the model reads {max_length}: "{cut}" would be cut: '
-            f"{prompt!r}. Shorten it."
+            f"prompt has {len(tokens) + 2} tokens, the model reads {tokenizer.longest}: "
+            f'"{left_out(prompt, tokenizer)}" would be cut: {prompt!r}. Shorten it.'
         )
-    found: list[int] = []
+    pieces = [_piece(token, tokenizer) for token in tokens]
+    found: set[int] = set()
     for word in concept:
-        pieces = tokenize(word)
-        places = [
-            i
-            for i in range(len(tokens) - len(pieces) + 1)
-            if tokens[i : i + len(pieces)] == pieces and (i == 0 or tokens[i - 1].endswith(END_OF_WORD))
-        ]
-        if not places or not pieces:
+        spelled = "".join(_piece(token, tokenizer)[0] for token in tokenizer.tokens(word))
+        places = runs(pieces, spelled, word)
+        if not places:
             raise InputError(
                 f"prompt {prompt!r} does not contain the subject word {word!r}. "
                 "Name a word that stands in every prompt of the set."
             )
-        found += [1 + i + j for i in places for j in range(len(pieces))]
-    return sorted(set(found))
+        found.update(1 + i for place in places for i in place)
+    return sorted(found)
+
+
+def _piece(token: str, tokenizer: Tokenizer) -> tuple[str, bool]:
+    """A token's letters, and whether a word ends with it; an added token is a word of its own."""
+    return token.removesuffix(END_OF_WORD), token.endswith(END_OF_WORD) or token in tokenizer.added
+
+
+def left_out(prompt: str, tokenizer: Tokenizer) -> str:
+    """The end of a prompt that the model wouldn't read, in the prompt's own characters and whole words."""
+    ends, most = range(len(prompt) + 1), tokenizer.longest - 2
+    end = bisect_right(ends, most, key=lambda end: len(tokenizer.tokens(prompt[:end]))) - 1
+    blank = -1 if BEGINS_ANYWHERE.match(prompt[end:]) else prompt.rfind(" ", 0, end + 1)
+    return prompt[blank if blank > 0 else end :].strip()

@@ -9,7 +9,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from svdstory.pipeline.config.strict import InputError
-from svdstory.pipeline.models.spec import ModelSpec, resolve_model
+from svdstory.pipeline.models.spec import ModelSpec, check_device, resolve_model
 
 
 @dataclass
@@ -54,6 +54,7 @@ def load_model(wanted: str | ModelSpec, device: str | None = None, dtype: str | 
 
 def choose_device(wanted: str | None = None) -> torch.device:
     """`wanted`, or a CUDA device if there is one, or the CPU. Raises InputError for a GPU without kernels."""
+    check_device(wanted)
     place = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
     if place.type == "cuda":
         if not torch.cuda.is_available():
@@ -61,6 +62,8 @@ def choose_device(wanted: str | None = None) -> torch.device:
                 f"device {place}: this torch ({torch.__version__}) sees no GPU. "
                 "Run `svdstory doctor` on this node, or use --device cpu."
             )
+        if (place.index or 0) >= torch.cuda.device_count():
+            raise InputError(f"device {place}: this machine has {torch.cuda.device_count()}, counted from cuda:0.")
         missing = missing_kernels(torch.cuda.get_device_capability(place), torch.cuda.get_arch_list())
         if missing:
             raise InputError(f"{torch.cuda.get_device_name(place)}: {missing}")

@@ -3,17 +3,16 @@
 import hashlib
 import json
 import os
+import re
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
+from svdstory.pipeline.config.documents import expanded, read_yaml
 from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, parse
-from svdstory.pipeline.config.tokens import Tokenize, tokenizer_of
-
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")  # those that hold weights
+from svdstory.pipeline.config.tokens import Tokenizer, tokenizer_of
+from svdstory.pipeline.models.files import broken_files, folder_variant, missing_files
 
 
 class ModelSpec(Strict):
@@ -49,24 +48,31 @@ class ModelSpec(Strict):
         """The VAE's factor."""
         if self.folder is None:
             return 8
-        config = json.loads((Path(self.folder) / "vae" / "config.json").read_text(encoding="utf-8"))
-        return 2 ** (len(config["block_out_channels"]) - 1)
+        return 2 ** (len(self._config("vae/config.json")["block_out_channels"]) - 1)
 
-    def tokenize(self) -> Tokenize:
+    def train_steps(self) -> int:
+        """The steps of the noise schedule that it was trained with."""
+        return (
+            1000
+            if self.folder is None
+            else self._config("scheduler/scheduler_config.json").get("num_train_timesteps", 1000)
+        )
+
+    def _config(self, name: str) -> dict:
+        return json.loads((Path(self.folder) / name).read_text(encoding="utf-8"))
+
+    def tokenizer(self) -> Tokenizer:
         """Its tokenizer, without torch or transformers."""
-        return tokenizer_of(self.tokenizer_folder)
+        return tokenizer_of(self.tokenizer_folder, self.max_length())
 
     def max_length(self) -> int:
         """Tokens that a prompt may have, the start and end tokens included."""
-        if self.tokenizer_folder is None:
-            return 77
-        config = self.tokenizer_folder / "tokenizer_config.json"
-        return int(json.loads(config.read_text(encoding="utf-8")).get("model_max_length", 77))
+        return 77 if self.folder is None else self._config("tokenizer/tokenizer_config.json")["model_max_length"]
 
 
 @lru_cache
 def shipped_models() -> dict[str, dict]:
-    return yaml.safe_load(resources.files(__package__).joinpath("models.yaml").read_text(encoding="utf-8"))
+    return read_yaml(Path(str(resources.files(__package__))) / "models.yaml")
 
 
 def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
@@ -77,7 +83,8 @@ def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
     """
     entry = shipped_models().get(wanted)
     if entry is None:
-        if not (Path(wanted) / "model_index.json").is_file():
+        place = expanded(wanted)
+        if not (place / "model_index.json").is_file():
             known = list(shipped_models())
             raise InputError(
                 f"unknown model {wanted!r}{choices(wanted, known)}; "
@@ -85,7 +92,7 @@ def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
             )
         entry = {
             "source": "folder",
-            "location": str(Path(wanted).resolve()),
+            "location": str(place.resolve()),
             "dtype": "float16",
             "steps": 50,
             "size": [1024, 1024],
@@ -106,8 +113,17 @@ def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
             + "\n  ".join(str(folder / m) for m in missing)
             + f"\nFetch them where there is internet: svdstory prefetch {wanted}"
         )
+    broken = broken_files(folder, spec.variant)
+    if broken:
+        raise InputError(f"model {wanted}: these files cannot be used:\n  " + "\n  ".join(broken))
     identity = f"{spec.location}@{spec.revision}" if spec.source == "hub" else folder_hash(folder)
     return spec.model_copy(update={"folder": str(folder), "identity": identity})
+
+
+def check_device(wanted: str | None) -> None:
+    """Raises InputError for what no device is called, before torch is asked whether it is here."""
+    if wanted is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", wanted):
+        raise InputError(f"device {wanted!r}: expected cpu, cuda, or cuda:1 for the second GPU.")
 
 
 def _find_folder(spec: ModelSpec) -> Path:
@@ -127,30 +143,6 @@ def hub_cache() -> Path:
 def hub_snapshot(spec: ModelSpec) -> Path:
     """The folder of the pinned revision in huggingface_hub's cache, whether it is there or not."""
     return hub_cache() / ("models--" + spec.location.replace("/", "--")) / "snapshots" / str(spec.revision)
-
-
-def missing_files(folder: Path, variant: str | None) -> list[str]:
-    """Files that the pipeline needs and `folder` lacks (relative names). Only safetensors count as weights."""
-    needed = ["model_index.json", "scheduler/scheduler_config.json"]
-    missing = [f for f in needed + [f"{part}/config.json" for part in PARTS] if not (folder / f).is_file()]
-    for part in PARTS:
-        stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
-        stem += f".{variant}" if variant else ""
-        if not (folder / part / f"{stem}.safetensors").is_file() and not any(
-            (folder / part).glob(f"{stem}-*.safetensors")
-        ):
-            missing.append(f"{part}/{stem}.safetensors")
-    for part in ("tokenizer", "tokenizer_2"):
-        if not (folder / part / "tokenizer.json").is_file():
-            missing += [f"{part}/{f}" for f in ("vocab.json", "merges.txt") if not (folder / part / f).is_file()]
-    return missing
-
-
-def folder_variant(folder: Path) -> str | None:
-    """The variant (`fp16`) that a folder's weights come in, None for plain files: the one that lacks fewest."""
-    middles = [p.name.split(".")[1] for p in (folder / "unet").glob("diffusion_pytorch_model.*.safetensors")]
-    variants = sorted({middle.partition("-")[0] for middle in middles})  # of a part: `fp16-00001-of-00002`
-    return min([None, *variants], key=lambda variant: len(missing_files(folder, variant)))
 
 
 def folder_hash(folder: Path) -> str:

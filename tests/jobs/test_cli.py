@@ -76,7 +76,7 @@ def test_every_option_that_changes_an_experiment_is_tried_wrong():
         ("guidnce=4", "unknown key 'guidnce' (did you mean 'guidance'?). Allowed: "),
         ("guidance=high", "guidance: got 'high'"),
         ("guidance", "expected KEY=VALUE, for example guidance=4"),
-        ("scorers=[clip", "the value is not YAML"),
+        ("scorers=[clip", "the value: not valid YAML"),
         ("scorers=[clipscor]", "did you mean 'clipscore'?"),
         ("scheduler=eulr", "unknown scheduler 'eulr' (did you mean 'euler'?)"),
         ("size=[100, 128]", "needs multiples of 64 pixels. Nearest: 128x128"),

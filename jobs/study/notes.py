@@ -1,0 +1,94 @@
+"""What a plan's reader should know before it is run: one line for each thing that will not be as it may seem."""
+
+import re
+from itertools import combinations
+
+from svdstory.jobs.study.plan import Plan
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.prompt_sets import PromptSet
+from svdstory.pipeline.config.subject_words import WORDS, normal
+from svdstory.pipeline.config.tokens import tokenizer_of
+
+NAMED = 3  # sets that a line names; it counts the others
+BLENDING_FROM = 10  # steps: query blending lasts a tenth of them
+FOREIGN = {  # other programs' syntax inside prompts
+    "weights": re.compile(r"\([^()]*:\s*-?\d*\.?\d+\s*\)|\(\(|\)\)|\)\+|\)-|\w\+\+"),
+    "a LoRA or a network": re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>"),
+    "StoryDiffusion's marks": re.compile(r"\[NC\]|^\s*#|\bimg\b(?=[^\w]*$)|#\w+"),
+    "alternatives": re.compile(r"\[[^\[\]]*[|:][^\[\]]*\]|\{[^{}]*\|[^{}]*\}|\bBREAK\b|__\w+__"),
+}
+
+
+def notes(plan: Plan) -> list[str]:
+    """The lines, those of several sets as one."""
+    by_line: dict[str, list[str]] = {}
+    for name, prompts in plan.sets.items():
+        for line in [*filter(None, [prompts.note]), *foreign_syntax(prompts), *outside_the_world(plan, prompts)]:
+            by_line.setdefault(line, []).append(name)
+    return [f"{_some(names)}: {line}" for line, names in by_line.items()] + method_notes(plan)
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - NAMED} other sets" if len(names) > NAMED else ""
+    return ("set " if len(names) == 1 else "sets ") + ", ".join(names[:NAMED]) + rest
+
+
+def foreign_syntax(prompts: PromptSet) -> list[str]:
+    """Other programs' syntax, which is nothing but letters here."""
+    found = {}
+    for prompt in prompts.prompts:
+        for what, form in FOREIGN.items():
+            if match := form.search(prompt):
+                found.setdefault(what, match[0])
+    return [f"{text!r} looks like {what}: every sign of a prompt is read as it stands" for what, text in found.items()]
+
+
+def outside_the_world(plan: Plan, prompts: PromptSet) -> list[str]:
+    """Words that the shipped miniature never saw: its vocabulary spells them out in letters."""
+    if plan.model.source != "package":
+        return []
+    own, clip = plan.model.tokenizer(), tokenizer_of(None)
+    words = dict.fromkeys(word for prompt in prompts.prompts for word in WORDS.findall(normal(prompt)))
+    unknown = [word for word in words if own.tokens(word) != clip.tokens(word)]
+    if not unknown:
+        return []
+    some = ", ".join(unknown[:6]) + (", ..." if len(unknown) > 6 else "")
+    return [
+        f"outside the miniature's world, which knows no {some}: expect no such pictures (prompts/world has its words)"
+    ]
+
+
+def method_notes(plan: Plan) -> list[str]:
+    """Switches that change nothing, or less than their names say, and methods that draw the same under two names."""
+    lines = [f"method {name}: {line}" for name, method in plan.methods.items() for line in _shares(method)]
+    blending = [name for name, method in plan.methods.items() if method.query_blending]
+    if blending and plan.steps < BLENDING_FROM:
+        lines.append(
+            f"query_blending lasts a tenth of the steps: with {plan.steps} it does nothing ({', '.join(blending)}); "
+            f"it needs {BLENDING_FROM}"
+        )
+        for (one, a), (other, b) in combinations(plan.methods.items(), 2):
+            if a != b and a.model_copy(update={"query_blending": False}) == b.model_copy(
+                update={"query_blending": False}
+            ):
+                lines.append(f"methods {one} and {other} differ in query_blending alone: they will draw the same")
+    if plan.exact_filter and not any(method.filters() for method in plan.methods.values()):
+        lines.append("exact_filter does nothing: no method filters")
+    return lines
+
+
+def _shares(method: Method) -> list[str]:
+    """Of filters that keep everything."""
+    found = []
+    for key in ("filter_k", "filter_v"):
+        chosen = getattr(method, key)
+        if chosen is None:
+            continue
+        if chosen.keep_energy is not None and chosen.keep_energy >= 1:
+            hint = f"; {chosen.keep_energy:g} % is {chosen.keep_energy / 100:g}" if chosen.keep_energy > 1 else ""
+            found.append(
+                f"{key}.keep_energy {chosen.keep_energy:g} is all of the energy or more: it keeps everything{hint}"
+            )
+        if chosen.keep_fraction == 1:
+            found.append(f"{key}.keep_fraction 1 keeps everything")
+    return found
