@@ -12,6 +12,7 @@ from svdstory.jobs.cli import (
     commands_cluster,
     commands_measure,
     commands_report,
+    commands_runs,
     commands_score,
     commands_study,
     commands_train,
@@ -45,7 +46,15 @@ def before_any_command(
     export_weights()
 
 
-for commands in (commands_study, commands_cluster, commands_report, commands_score, commands_measure, commands_train):
+for commands in (
+    commands_study,
+    commands_cluster,
+    commands_report,
+    commands_runs,
+    commands_score,
+    commands_measure,
+    commands_train,
+):
     commands.register(app)
 
 

@@ -15,7 +15,10 @@ def register(app: typer.Typer) -> None:
 
 
 def reduce_run(
-    run: RunFolder,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="A run folder, or several that are merged first.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where several runs are merged. Default: beside the first.")] = None,
     lang: Annotated[str, typer.Option(help="Language of the figures' labels: en or ru.")] = "en",
     figures: Annotated[
         str | None, typer.Option(help="Names of figures, separated by commas. The report then holds these alone.")
@@ -29,7 +32,15 @@ def reduce_run(
     winners. Exit status 1 if a cell is missing, failed or corrupt: it is drawn as a hole with its cause.
     """
     from svdstory.jobs.report.reduce import reduce
+    from svdstory.jobs.study.merge import merge
+    from svdstory.pipeline.config.strict import InputError
 
+    run = runs[0]
+    if len(runs) > 1:
+        run = out or runs[0].with_name("+".join(folder.resolve().name for folder in runs))
+        merge(runs, run)
+    elif out:
+        raise InputError(f"--out {out}: is for several runs. The report of one lies in it: {run / 'report'}.")
     result = reduce(run, lang=lang, figures=figures and figures.split(","), report=_say)
     _say("")
     typer.echo(result.summary)
