@@ -1,5 +1,6 @@
 """Is everything here that a run will need? Each check is one line, and a failed one says what to do."""
 
+import getpass
 import json
 import os
 import shutil
@@ -213,13 +214,9 @@ def _partition(site: Site, rows: list[list[str]]) -> Finding:
 def _limits(site: Site) -> Iterator[Finding]:
     told = scheduler.max_array_size()
     yield Finding("arrays", "good", f"MaxArraySize {told or 'not told'}: larger ones are split")
-    try:
-        caps = scheduler.ask("sacctmgr", "-n", "-P", "show", "qos", "format=Name,MaxSubmitJobsPerUser").splitlines()
-    except SlurmError:
-        return
-    capped = [cap.replace("|", " ") for cap in caps if not cap.endswith("|")]
-    if capped and not site.submit_cap:
-        yield Finding("submit caps", "note", f"QOS {', '.join(capped)}: set submit_cap in the profile if one is yours")
+    cap = site.submit_cap or scheduler.submit_cap(getpass.getuser(), site.account, site.partition, site.qos)
+    if cap:
+        yield Finding("submit cap", "good", f"{cap} jobs may be queued: tasks are made as long as that needs")
 
 
 def _accounting() -> Finding:

@@ -63,7 +63,7 @@ def unit_seconds(attempts: list[TaskAttempt]) -> float | None:
     """Seconds that a unit took in earlier attempts, on average. None where none was published."""
     ended = [attempt for attempt in attempts if attempt.made]
     units = sum(attempt.made + attempt.failed for attempt in ended)
-    return sum(attempt.units_s for attempt in ended) / units if units else None
+    return max(0.001, sum(attempt.units_s for attempt in ended) / units) if units else None
 
 
 def load_seconds(attempts: list[TaskAttempt]) -> float | None:

@@ -11,6 +11,7 @@ Layout of a weights folder:
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import urllib.request
 import zipfile
@@ -118,7 +119,7 @@ def weights_hash(name: str, folder: Path) -> str:
         same = {key: before.get(key) for key in stamp} == stamp
         current[place] = {**stamp, "sha256": before["sha256"] if same else sha256(path)}
     if current != known and os.access(folder, os.W_OK):
-        partial = record.with_name(f".{record.name}.{os.getpid()}")
+        partial = record.with_name(f".{record.name}.{secrets.token_hex(4)}")
         partial.write_text(json.dumps(current, indent=1, sort_keys=True), encoding="utf-8")
         partial.replace(record)
     if len(current) == 1:
@@ -156,7 +157,7 @@ def _fetch(source: str, wanted: list[WeightFile], folder: Path) -> None:
         return
     target = folder / wanted[0].path
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder / "dreamsim" / f".{source.rsplit('/', 1)[-1]}.{os.getpid()}"
+    partial = folder / "dreamsim" / f".{source.rsplit('/', 1)[-1]}.{secrets.token_hex(4)}"
     try:
         with urllib.request.urlopen(source, timeout=60) as response, open(partial, "wb") as file:
             shutil.copyfileobj(response, file, 1 << 20)
@@ -178,7 +179,7 @@ def _unpack(archive: Path, wanted: list[WeightFile], folder: Path) -> None:
                 continue
             target = folder / place
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.{os.getpid()}")
+            partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
             with content.open(inside) as source, open(partial, "wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
             partial.replace(target)

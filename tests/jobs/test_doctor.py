@@ -93,10 +93,10 @@ def test_prefetch_without_internet_says_where_to_run_it(tmp_path, monkeypatch):
 
 
 def test_doctor_looks_at_the_cluster_and_by_a_tiny_job_at_a_node(cluster, tmp_path):
-    study = Study(cluster, tmp_path / 'Мой "run" it\'s', light=False)
+    study = Study(cluster, tmp_path / 'Мой "run" it\'s', light=False, site={"partition": "capped"})
     told = study.svdstory("doctor", "--site", "./site.yaml", "--probe", "--out", "run", status=None)
-    assert "good  partition: gpu: GPUs gpu:v100:4" in told and "good  accounting: sacct answers" in told
-    assert "good  on the node: packages" in told and "submit caps: QOS three 3" in told
+    assert "good  partition: capped: GPUs gpu:v100:4" in told and "good  accounting: sacct answers" in told
+    assert "good  on the node: packages" in told and "good  submit cap: 3 jobs" in told
 
 
 def test_doctor_names_the_nearest_partition_and_the_features_there_are(cluster, tmp_path):

@@ -1,13 +1,18 @@
 """status and submit count the same: what is finished, to come and failed of the run's present plan."""
 
+import time
+from dataclasses import replace
+
 import pytest
 
 from svdstory.jobs.cluster.sites import load_site
 from svdstory.jobs.cluster.status import status
 from svdstory.jobs.cluster.submit import submit_missing
-from svdstory.jobs.queue import ledger
+from svdstory.jobs.queue import attempts, ledger
+from svdstory.jobs.queue.attempts import TaskAttempt
 from svdstory.jobs.queue.ledger import intend, submissions
 from svdstory.jobs.queue.scheduler import SlurmError
+from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.experiment import Experiment
 from svdstory.jobs.study.plan import Plan, make_plan, plan_path, write_plan
 from svdstory.jobs.study.store import MANIFEST, Attempt, Store
@@ -131,3 +136,19 @@ echo Submitted batch job 9$count"""
     asked = submit_missing(tmp_path, site, per_task=1, say=lambda text: None)
     first, second, reduce = submissions(tmp_path)[0].arrays
     assert "QOSMaxSubmitJob" in asked.refused[0] and second.refused and (first.job, reduce.job) == ("91", "93")
+
+
+def test_a_node_that_is_to_blame_is_left_out_unless_the_user_says_none(tmp_path, monkeypatch):
+    plan = planned(tmp_path, seeds=(0, 1, 2, 3))
+    bad, good = list(plan.units)[:2], list(plan.units)[2:]
+    submission = in_queue(monkeypatch, tmp_path, [bad, good], code=identity()["hash"])
+    publish(tmp_path, *good)
+    Store(tmp_path).record_failure(bad[0], "bug", "", attempt("17_0", 0, "n1"))
+    turn = TaskAttempt(0, "17_0", 0, "n1", time.time() - 9, time.time(), "bad node", failed=2)
+    attempts.write(submission.folder, turn)
+    attempts.write(submission.folder, replace(turn, task=1, job="17_1", node="n2", ending="finished", made=2))
+    pretend(monkeypatch, tmp_path / "bin", squeue="exit 0")
+    assert status(tmp_path).bad_nodes == ["n1"]
+    assert "nodes left out" not in submitted(tmp_path, exclude=[])
+    pretend(monkeypatch, tmp_path / "bin", squeue="exit 0")
+    assert "nodes left out: n1 (--exclude none" in submitted(tmp_path)
