@@ -156,7 +156,7 @@ def read_unit(store: Store, key: str, failures: list[Failure]) -> Place:
         times = manifest.get("times", {})
         seconds = times["ended"] - times["began"] if {"began", "ended"} <= set(times) else None
         pictures = tuple(Picture(folder / name, files[name]["sha256"]) for name in names)
-        made_by = manifest.get("code", {}), manifest.get("versions", {})
+        code, versions = manifest.get("code", {}), manifest.get("versions", {})
         return Place(
             nowhere,
             DONE,
@@ -164,9 +164,9 @@ def read_unit(store: Store, key: str, failures: list[Failure]) -> Place:
             pictures,
             seconds,
             manifest.get("device", ""),
-            f"{made_by[0].get('hash', '')} {made_by[0].get('revision', '')}".strip(),
-            made_by[1].get("torch", ""),
-            made_by[1].get("diffusers", ""),
+            code if isinstance(code, str) else f"{code.get('hash', '')} {code.get('revision', '')}".strip(),
+            versions.get("torch", ""),
+            versions.get("diffusers", ""),
         )
     if problem == "missing" and failures:
         return Place(nowhere, FAILED, failures[-1].cause)

@@ -226,7 +226,7 @@ def publish(plan: Plan, store: Store, key: str, number: int) -> None:
         "times": {"began": now, "ended": now},
         "device": "cpu",
         "versions": {},
-        "code": "synthetic",
+        "code": {},
         "files": listed,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest))
