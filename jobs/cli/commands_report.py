@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from svdstory.jobs.cli.options import RunFolder
+from svdstory.jobs.cli.options import RunFolder, RunFolders
 
 
 def register(app: typer.Typer) -> None:
@@ -15,9 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def reduce_run(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="A run folder, or several that are merged first.")
-    ],
+    runs: RunFolders,
     out: Annotated[Path | None, typer.Option(help="Where several runs are merged. Default: beside the first.")] = None,
     lang: Annotated[str, typer.Option(help="Language of the figures' labels: en or ru.")] = "en",
     figures: Annotated[
@@ -25,6 +23,8 @@ def reduce_run(
     ] = None,
 ) -> None:
     """Make RUN/report: grids, figures, tables and index.html. What has not changed is not made again.
+
+    Several runs are merged first.
 
     Example: svdstory reduce results/report-sdxl --lang ru
 

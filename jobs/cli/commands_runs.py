@@ -5,9 +5,7 @@ from typing import Annotated
 
 import typer
 
-from svdstory.jobs.cli.options import RunFolder
-
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)]
+from svdstory.jobs.cli.options import RunFolder, RunFolders
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def merge(
-    runs: Runs, out: Annotated[Path, typer.Option(help="The folder that they meet in; it may hold some already.")]
+    runs: RunFolders, out: Annotated[Path, typer.Option(help="The folder that they meet in; it may hold some already.")]
 ) -> None:
     """Join runs of one model and one setting, several people's or clusters', in a folder of its own.
 
@@ -37,7 +35,7 @@ def merge(
 
 def compare(
     one: RunFolder,
-    other: Annotated[Path, typer.Argument(metavar="RUN", help="The run that is held against it.")],
+    other: RunFolder,
 ) -> None:
     """Set two runs of the same cells side by side: which metrics moved, with intervals over prompt sets.
 

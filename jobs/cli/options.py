@@ -23,8 +23,15 @@ def _proven(run: Path) -> Path:
     return run
 
 
+def _each_proven(runs: list[Path]) -> list[Path]:
+    return [_proven(run) for run in runs]
+
+
 # Whatever a command does with RUN, it is a run: asked here, before the command begins.
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=_proven)]
+RunFolders = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False, callback=_each_proven)
+]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Take this for the run's plan, although it drops or changes cells of it.")
 ]

@@ -12,15 +12,13 @@ from svdstory.jobs.study.plan import make_plan, plan_path, plans_of, read_plan
 from svdstory.jobs.study.run_folder import prepare
 from svdstory.pipeline.config.strict import InputError
 
-MORE = {"logs": ["abc"], "clean": ["--yes"]}
+MORE = {"logs": ["abc"], "clean": ["--yes"], "export": ["--zip", "x.zip"], "merge": ["--out", "merged"]}
 
 
 def commands_on_a_run() -> list[str]:
     """Every command that takes RUN."""
     commands = typer.main.get_command(app.app).commands
-    return [
-        n for n, c in commands.items() if any(p.param_type_name == "argument" and p.name == "run" for p in c.params)
-    ]
+    return [n for n, c in commands.items() if any((p.metavar or "").startswith("RUN") for p in c.params)]
 
 
 def svdstory(monkeypatch, *words) -> int:
@@ -36,9 +34,21 @@ def plan_of(run, sets=("red-fox", "blue-bus"), methods=("sdxl",), **settings):
 
 
 def test_all_commands_that_look_at_a_run_are_known_here():
-    assert {"status", "logs", "retry", "cancel", "clean", "verify", "reduce", "curate", "spectra", "score"} <= set(
-        commands_on_a_run()
-    )
+    assert {
+        "status",
+        "logs",
+        "retry",
+        "cancel",
+        "clean",
+        "verify",
+        "reduce",
+        "curate",
+        "spectra",
+        "score",
+        "merge",
+        "compare",
+        "export",
+    } <= set(commands_on_a_run())
 
 
 @pytest.mark.parametrize("command", commands_on_a_run())
@@ -50,7 +60,8 @@ def test_a_folder_that_is_no_run_is_refused_and_stays_as_it_is(tmp_path, monkeyp
     for path in files:
         path.parent.mkdir(exist_ok=True)
         path.write_text(plan or "mine")
-    assert svdstory(monkeypatch, command, tmp_path, *MORE.get(command, [])) == 2
+    words = [tmp_path, *([tmp_path] if command == "compare" else []), *MORE.get(command, [])]
+    assert svdstory(monkeypatch, command, *words) == 2
     told = capsys.readouterr().err
     assert "no plan here" in told if plan is None else "cannot be read as a plan" in told
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(files)
