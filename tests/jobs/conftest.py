@@ -69,6 +69,7 @@ def faults(cluster):
     if faults_file():
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         suite = {
+            "date": time.strftime("%Y-%m-%d"),
             "wall_s": round(time.monotonic() - began),
             "load": round(os.getloadavg()[1], 1),
             "cpu_s_of_commands": round(used.ru_utime + used.ru_stime),
