@@ -279,8 +279,8 @@ def faults(suite: dict, found: dict) -> str:
 
 Each on the real cluster, in the test suite (`SVDSTORY_FAULTS=FILE pytest tests/jobs/test_slurm_*.py`), many at once;
 afterwards the report equals the undisturbed one, byte by byte, but for the seconds that each unit took. On {suite["date"]}
-the suite took {suite["wall_s"]} s at a load of {suite["load"]} on two cores; its commands computed for {suite["cpu_s_of_commands"]} s, its tasks for
-{suite["cpu_s_of_tasks"]} s.
+the suite took {suite["wall_s"]} s at a load of {suite["load"]} on two cores; its commands computed for
+{suite["cpu_s_of_commands"]} s, its tasks for {suite["cpu_s_of_tasks"]} s.
 
 | what was done | what happened | seconds to a complete report |
 |---|---|---|
