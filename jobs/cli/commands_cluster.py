@@ -59,10 +59,12 @@ def submit(
     Example: svdstory submit report --site charisma
     """
     from svdstory.jobs.study.notes import notes
-    from svdstory.jobs.study.run_folder import prepare
+    from svdstory.jobs.study.run_folder import check_growth, prepare
 
     profile = load_profile(site)
     plan, folder = asked.plan()
+    if dry_run and not replace:
+        check_growth(plan, folder)
     folder = folder.absolute()
     if dry_run:
         typer.echo(dry_run_text(plan, folder, profile, units_per_task))

@@ -91,9 +91,13 @@ def test_a_plan_with_more_cells_becomes_the_runs_plan(tmp_path):
     assert len(plans_of(tmp_path)) == 2 and len(read_plan(plan_path(tmp_path)).methods) == 2
 
 
-def test_a_filtered_run_says_which_cells_it_would_drop_and_makes_nothing(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "words", [["run"], ["submit", "--site", "generic", "--dry-run"], ["work"]], ids=["run", "dry run", "plain sbatch"]
+)
+def test_a_filtered_command_says_which_cells_it_would_drop_and_makes_nothing(tmp_path, monkeypatch, capsys, words):
     prepare(plan_of(tmp_path), tmp_path)
     experiment = tmp_path / "small.yaml"
     experiment.write_text("sets: [red-fox, blue-bus]\nmethods: [sdxl]\nmodel: tiny\n")
-    assert svdstory(monkeypatch, "run", experiment, "--sets", "blue-bus", "--out", tmp_path) == 2
+    command, *more = words
+    assert svdstory(monkeypatch, command, experiment, "--sets", "blue-bus", "--out", tmp_path, *more) == 2
     assert "first: red-fox, sdxl, seed 0" in capsys.readouterr().err and not (tmp_path / "units").exists()
