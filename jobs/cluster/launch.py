@@ -22,6 +22,8 @@ def queue(submission: Submission, array: Array, parameters: dict, python: str) -
     """
     import submitit
 
+    # on the class, since map_array makes an executor of its own; submitit's takes the first `job N` that is printed
+    submitit.SlurmExecutor._get_job_id_from_submission_command = staticmethod(_job_id)
     executor = submitit.SlurmExecutor(folder=submission.slurm_folder, python=python)
     executor.update_parameters(**parameters)
     try:
@@ -38,6 +40,17 @@ def queue(submission: Submission, array: Array, parameters: dict, python: str) -
         return _after_all(submission, array, str(error))
     finally:
         _sweep(submission.slurm_folder)
+
+
+def _job_id(printed: bytes | str) -> str:
+    """The id that sbatch itself tells. Raises submitit's FailedSubmissionError where it tells none."""
+    from submitit.core.utils import FailedSubmissionError
+
+    text = printed if isinstance(printed, str) else printed.decode(errors="replace")
+    job = scheduler.job_id(text)
+    if job is None:
+        raise FailedSubmissionError(f"no job id in what sbatch printed: {text}")
+    return job
 
 
 @contextmanager

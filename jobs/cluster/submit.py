@@ -257,5 +257,5 @@ def room(site: Site) -> int | None:
 
 def _max_array(site: Site) -> int | None:
     told = scheduler.max_array_size()
-    sizes = [size for size in (told, site.max_array) if size]
+    sizes = [max(size, 1) for size in (told, site.max_array) if size is not None]  # 0: no arrays, so jobs one by one
     return min(sizes, default=None)

@@ -205,6 +205,13 @@ def max_array_size() -> int | None:
     return int(found[1]) if found else None
 
 
+def job_id(printed: str) -> str | None:
+    """The id in what sbatch printed: its own sentence, or `--parsable`'s `id;cluster`, whatever a site's wrapper says
+    around it. None where neither stands there."""
+    said = re.findall(r"Submitted batch job (\d+)", printed) or re.findall(r"^(\d+)(?:;\S+)?\s*$", printed, re.M)
+    return said[-1] if said else None
+
+
 def cancel(jobs: list[str], pending_only: bool = False) -> None:
     """Cancel jobs or array elements (`17`, `17_3`). Those that have ended already are passed over."""
     if jobs:
