@@ -83,7 +83,12 @@ def setup_of(site: Site, code: Path | None = None, **variables: str) -> list[str
 
     A set-up line that fails ends the job with its words: what would run on is another Python, or none.
     """
-    variables = {"PYTHONUTF8": "1", **site.environment, **variables, **({"TMPDIR": site.scratch} if site.scratch else {})}
+    variables = {
+        "PYTHONUTF8": "1",
+        **site.environment,
+        **variables,
+        **({"TMPDIR": site.scratch} if site.scratch else {}),
+    }
     lines = [FAILING, *site.setup, "trap - ERR"] if site.setup else []
     lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     if code:  # before what the site's modules put there, not instead of it
