@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from svdstory.jobs.report.fonts import lacking
 from svdstory.jobs.report.measurements import Measured, read_measurements, relative_to_plain
 from svdstory.jobs.report.statistics import Measurement
 from svdstory.jobs.study.plan import Cell, Plan, plan_path, read_plan
@@ -75,7 +76,8 @@ class Study:
     @property
     def notes(self) -> list[str]:
         """What a reader must know before believing the images."""
-        return [f"{self.plan.model.name}: {self.plan.model.note}"] if self.plan.model.note else []
+        model = f"{self.plan.model.name}: {self.plan.model.note}" if self.plan.model.note else ""
+        return [note for note in (model, lacking(self.plan)) if note]
 
     @property
     def number_notes(self) -> list[str]:

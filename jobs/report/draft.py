@@ -22,9 +22,11 @@ KEYS = ".inputs.json"
 class Draft:
     """A report in the making."""
 
-    def __init__(self, run: Path):
+    def __init__(self, run: Path, font: str | None = None):
+        """font: the file that all of it is drawn with, None for svdstory's own."""
         self.report = run / "report"
         self.folder = run / f".report.{Process.here()}"
+        self._font = [font, Path(font).stat().st_size] if font else []
         sweep(run)
         self.made: list[str] = []
         self.kept: list[str] = []
@@ -38,7 +40,7 @@ class Draft:
 
     def add(self, name: str, inputs: Any, make: Callable[[], bytes]) -> None:
         """A file of the report: `make` is asked for its bytes unless the present report has it from equal inputs."""
-        key = digest([name, inputs, code_version()])
+        key = digest([name, inputs, code_version(), *self._font])
         before, target = self.report / name, self.folder / name
         known_key, size = self._before.get(name, ("", -1))
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,13 +3,13 @@
 Sizes are in pixels. A grid is described first (Grid), then drawn: the same description gives the same bytes.
 """
 
-import importlib.util
 import io
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from svdstory.jobs.report.fonts import face
 
 INK, GREY, RULE = "#1b1b1b", "#6a6a6a", "#d9d6d0"
 HOLE, HATCH, CAUSE = "#f6f4f0", "#e4e0d8", "#9c2b1b"
@@ -174,11 +174,12 @@ def _pieces(text: str) -> list[str]:
     return [*pieces, current] if current else pieces
 
 
-@lru_cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans (it has Cyrillic), as matplotlib ships it; matplotlib itself is not imported."""
-    folder = Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data" / "fonts" / "ttf"
-    return ImageFont.truetype(str(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size)
+    """The run's font (fonts.py) at a size in pixels."""
+    return _opened(face(bold), size)
+
+
+_opened = lru_cache(ImageFont.truetype)
 
 
 def png(image: Image.Image, chunks: dict[str, str]) -> bytes:

@@ -21,6 +21,7 @@ from svdstory.jobs.report.figures import chosen
 from svdstory.jobs.report.figures.files import add_figures, captions
 from svdstory.jobs.report.figures.material import Material
 from svdstory.jobs.report.findings import find, from_json, to_json
+from svdstory.jobs.report.fonts import drawn_in
 from svdstory.jobs.report.grids import Grid, Row, draw_grid, png
 from svdstory.jobs.report.labels import LANGUAGES, method_label, word
 from svdstory.jobs.report.metrics_csv import metrics_csv
@@ -73,14 +74,16 @@ def reduce(
     """
     check(lang, figures)
     try:
-        return _reduce(read_study(Path(run), plan_file), lang, figures, report)
+        study = read_study(Path(run), plan_file)
+        with drawn_in(study.plan.font):
+            return _reduce(study, lang, figures, report)
     except zipfile.BadZipFile:  # a damaged pack of thumbnails costs time, nothing else
         shutil.rmtree(pack_path(Path(run), "").parent)
-        return _reduce(read_study(Path(run), plan_file), lang, figures, report)
+        return reduce(run, plan_file=plan_file, lang=lang, figures=figures, report=report)
 
 
 def _reduce(study: Study, lang: str, figures: list[str] | None, report: Callable[[str], None]) -> ReduceResult:
-    run, draft = study.run, Draft(study.run)
+    run, draft = study.run, Draft(study.run, study.plan.font)
     names = file_names(study)
     packs = {set_name: pack_path(run, name) for set_name, name in names.items()}
     try:

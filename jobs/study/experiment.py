@@ -35,7 +35,8 @@ class Experiment(Strict):
 
     sets: groups (good, bad), names or paths of YAML files. methods: names of methods.yaml, or entries with a name.
     size: (width, height) in pixels. exact_filter: decompose in float64 what spectral filters otherwise do within
-    TOLERANCE (pipeline/config/methods.py), for a comparison. scorers: what `score` measures.
+    TOLERANCE (pipeline/config/methods.py), for a comparison. scorers: what `score` measures. font: a font file for the
+    report's pictures, for scripts that DejaVu Sans lacks (Chinese, ...).
     """
 
     about: Text = ""
@@ -49,6 +50,7 @@ class Experiment(Strict):
     scheduler: str = "ddim"
     exact_filter: bool = False
     scorers: tuple[str, ...] | None = None
+    font: str | None = None
 
     @field_validator("sets", "methods", "seeds", "scorers")
     @classmethod

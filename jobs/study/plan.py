@@ -12,6 +12,7 @@ from pathlib import Path
 
 from svdstory.jobs.study.experiment import Experiment, read_methods, read_prompt_sets
 from svdstory.jobs.study.process import Process
+from svdstory.pipeline.config.documents import expanded
 from svdstory.pipeline.config.methods import TOLERANCE, Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, digest, parse
@@ -22,6 +23,9 @@ SCHEMA = 1  # of what a unit is; part of its key
 KEY_DIGITS = 24  # of sha256's 64: 96 bits
 # Name -> how many steps fewer than it was trained with a model can be sampled with: the last would leave the schedule
 SCHEDULERS = {"ddim": 1, "euler": 0, "euler-ancestral": 0, "dpm++2m": 2, "unipc": 2}
+
+
+FONTS = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")  # how font files begin
 
 
 class Cell(Strict):
@@ -46,6 +50,7 @@ class Plan(Strict):
     scheduler: str
     exact_filter: bool = True  # plans from before there was a choice don't say
     scorers: tuple[str, ...]
+    font: str | None = None  # the file that the report's pictures are lettered with
     sets: dict[str, PromptSet]
     methods: dict[str, Method]
     cells: tuple[Cell, ...]
@@ -59,7 +64,8 @@ class Plan(Strict):
         return units
 
     def hash(self) -> str:
-        return digest(self.model_dump(mode="json", exclude={"sets": {"__all__": {"note"}}}))[:12]
+        apart = {"sets": {"__all__": {"note"}}, **({} if self.font else {"font": True})}  # no cell is another for these
+        return digest(self.model_dump(mode="json", exclude=apart))[:12]
 
 
 def make_plan(
@@ -102,10 +108,22 @@ def make_plan(
         **setting,
         exact_filter=exact,
         scorers=model.scorers if experiment.scorers is None else experiment.scorers,
+        font=experiment.font and find_font(experiment.font, near),
         sets=sets,
         methods=methods,
         cells=tuple(cells),
     )
+
+
+def find_font(wanted: str, near: Path) -> str:
+    """The absolute path of a font file, relative to `near` or the current folder. Raises InputError for none."""
+    for path in (near / expanded(wanted), Path.cwd() / expanded(wanted)):
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(4) in FONTS:
+                    return str(path.resolve())
+            raise InputError(f"font {path}: no TrueType or OpenType font (.ttf, .otf, .ttc). Name another.", key="font")
+    raise InputError(f"font {wanted!r}: there is no such file in {near} or {Path.cwd()}.", key="font")
 
 
 def unit_key(prompts: PromptSet, method: Method, seed: int, model: ModelSpec, setting: dict, exact_filter: bool) -> str:
