@@ -27,7 +27,8 @@ def sample_all(
 
     Returns key -> state ("done", "found" or a failure's cause).
 
-    Workers are processes that share the units and nothing else; a unit that no worker reported was not made.
+    Workers are processes that share the units and nothing else; a unit that no worker reported was not made. Raises
+    InputError where all of them refuse their device or model.
     """
     workers = workers or default_workers(plan, device)
     keys, states = list(plan.units), {}
@@ -55,6 +56,8 @@ def sample_all(
         finally:
             for process in processes:
                 process.join() if sys.exc_info()[0] is None else process.kill()
+    if not states and all(process.exitcode == 2 for process in processes):
+        raise InputError("no worker could begin, for what is said above. Nothing was sampled.")
     return states
 
 

@@ -105,7 +105,7 @@ def _got(error: dict, written: Written) -> str:
     """The value, shortened; and what was written, where that is something else."""
     value, said = repr(error["input"]), written(error["loc"])
     value = value if len(value) <= 200 else value[:200] + " …"
-    return value if said is None or said in (value, value.strip("'\"")) else f"{said}, which YAML reads as {value},"
+    return value if said is None or said in (value, value.strip("'\"")) else f"{said}, which YAML reads as {value}"
 
 
 def _advice(error: dict) -> str:

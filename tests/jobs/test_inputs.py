@@ -401,3 +401,12 @@ def test_names_between_commas_may_have_blanks(tmp_path, monkeypatch):
     write(tmp_path, "e.yaml", "sets: [good]\nmethods: [sdxl]\nmodel: tiny\n")
     done = command("plan", "e.yaml", "--sets", "blue-bus, corgi-puppy ,", "--methods", "sdxl , consistory")
     assert done.returncode == 0 and b"cells       4" in done.stdout
+
+
+def test_a_device_that_is_not_here_ends_the_run_before_anything_is_scored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "b.yaml", FOX)
+    write(tmp_path, "e.yaml", "sets: [b.yaml]\nmethods: [sdxl]\nmodel: tiny\n")
+    done = command("run", "e.yaml", "--device", "cuda:99", "--out", "run")
+    assert done.returncode == 2 and b"device cuda:99" in done.stderr and b"Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "report").exists()
