@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from svdstory.jobs.study.experiment import Experiment, find_experiment, read_experiment
 from svdstory.jobs.study.notes import notes
@@ -410,3 +413,37 @@ def test_a_device_that_is_not_here_ends_the_run_before_anything_is_scored(tmp_pa
     done = command("run", "e.yaml", "--device", "cuda:99", "--out", "run")
     assert done.returncode == 2 and b"device cuda:99" in done.stderr and b"Traceback" not in done.stderr
     assert not (tmp_path / "run" / "report").exists()
+
+
+WORD = st.sampled_from(
+    ["good", "blue-bus", "sdxl", "consistory", "svd-log", "tiny", "a", "on", "~", "x.yaml", "\x00", ""]
+)
+VALUE = st.recursive(
+    WORD | st.none() | st.booleans() | st.integers(-2, 1200) | st.floats(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORD, inner, max_size=3),
+    max_leaves=8,
+)
+SWITCH = st.sampled_from(["filter.keep_top", "filter.steps", "filter", "n_anchors.x", "mask_dropout", "freeu.s1"])
+METHOD = st.fixed_dictionaries(
+    {"name": st.sampled_from(["a", "b", "a-1"])},
+    optional={
+        "base": st.sampled_from(["a", "b", "unmasked", "svd-top"]),
+        "set": st.dictionaries(SWITCH, VALUE, max_size=2),
+        "sweep": st.dictionaries(SWITCH, st.lists(VALUE, max_size=2), max_size=2),
+    },
+)
+EXPERIMENT = st.fixed_dictionaries(
+    {"sets": VALUE | st.just(["blue-bus"]), "methods": st.lists(METHOD, max_size=3) | VALUE, "model": st.just("tiny")},
+    optional={key: VALUE for key in ("steps", "seeds", "size", "guidance", "scheduler", "scorers", "font", "about")},
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(content=EXPERIMENT)
+def test_no_experiment_makes_the_plan_anything_but_a_plan_or_an_input_error(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "fuzz-experiment.yaml"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    try:
+        notes(make_plan("fuzz", read_experiment(path), path.parent))
+    except InputError as error:
+        assert str(error).strip()
