@@ -1,6 +1,8 @@
 """A run folder is proven before a command touches it, and its plan is never lost to a command that asks for less."""
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import typer
@@ -9,7 +11,8 @@ from svdstory.jobs.cli import app
 from svdstory.jobs.report.draft import Draft
 from svdstory.jobs.study.experiment import Experiment
 from svdstory.jobs.study.plan import make_plan, plan_path, plans_of, read_plan
-from svdstory.jobs.study.run_folder import prepare
+from svdstory.jobs.study.process import Process
+from svdstory.jobs.study.run_folder import check_output, prepare
 from svdstory.pipeline.config.strict import InputError
 
 MORE = {"logs": ["abc"], "clean": ["--yes"], "export": ["--zip", "x.zip"], "merge": ["--out", "merged"]}
@@ -101,3 +104,19 @@ def test_a_filtered_command_says_which_cells_it_would_drop_and_makes_nothing(tmp
     command, *more = words
     assert svdstory(monkeypatch, command, experiment, "--sets", "blue-bus", "--out", tmp_path, *more) == 2
     assert "first: red-fox, sdxl, seed 0" in capsys.readouterr().err and not (tmp_path / "units").exists()
+
+
+def test_two_processes_with_one_pid_do_not_take_each_others_probe_for_their_own(tmp_path, monkeypatch):
+    """Two containers: the other one removes its probe between our writing and removing ours."""
+    plan, probes, write = plan_of(tmp_path), [], Path.write_bytes
+
+    def written(path, content):
+        probes.append(path.name)
+        other = path.with_name(f".writable-{replace(Process.here(), place='0' * 8)}")
+        write(path, content)
+        write(other, content)
+        other.unlink()
+
+    monkeypatch.setattr(Path, "write_bytes", written)
+    check_output(plan, tmp_path)
+    assert str(Process.here()) in probes[0] and not list(tmp_path.glob(".writable*"))
