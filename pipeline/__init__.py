@@ -15,6 +15,7 @@ _WHERE = {
     "load_model": "models.load",
     "Model": "models.load",
     "generate": "generation",
+    "attach": "sampling.attach",
     "sample": "sampling.sampler",
     "Conditioning": "sampling.denoiser",
 }

@@ -7,6 +7,8 @@ import diffusers
 import torch
 from PIL import Image
 
+from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
+from svdstory.pipeline.config.families import OnePrompt
 from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, choices, whole_number
@@ -14,6 +16,7 @@ from svdstory.pipeline.config.tokens import Tokenizer, subject_positions
 from svdstory.pipeline.decoding import NotFinite, decode
 from svdstory.pipeline.models.load import Model
 from svdstory.pipeline.sampling.denoiser import Conditioning
+from svdstory.pipeline.sampling.families.oneprompt import reweighted_set
 from svdstory.pipeline.sampling.noise import initial_latents
 from svdstory.pipeline.sampling.sampler import Sample, sample
 
@@ -59,7 +62,7 @@ def generate(
     pipe = model.pipe
     width, height = size or model.spec.size
     shape = latent_shape(pipe, width, height)
-    conditioning = encode(model, prompts, (width, height))
+    conditioning = encode(model, prompts, (width, height), method.oneprompt)
     latents = initial_latents(seed, len(conditioning), shape, method.same_latent)
     done = sample(
         pipe.unet,
@@ -76,7 +79,11 @@ def generate(
     if not torch.isfinite(done.latents).all():
         raise NotFinite("the latents hold inf or nan")
     images, upcast = decode(pipe, done.latents)
-    counters = dict(done.counters) | ({"vae_upcast_images": upcast} if upcast else {})
+    noted = {
+        "vae_upcast_images": upcast,
+        "settings_found_elsewhere": found_elsewhere(tokenizer_of(pipe), prompts, method),
+    }
+    counters = done.counters | {name: times for name, times in noted.items() if times}
     return Generated(images, done, counters)
 
 
@@ -123,24 +130,51 @@ def make_scheduler(name: str, own):
     return getattr(diffusers, SCHEDULERS[name]).from_config(own.config)
 
 
+def tokenizer_of(pipe) -> Tokenizer:
+    """The pipeline's first tokenizer, with what Textual Inversion added to it."""
+    own = pipe.tokenizer
+    return Tokenizer(own.tokenize, frozenset(own.get_added_vocab()), own.model_max_length)
+
+
 @torch.no_grad()
-def encode(model: Model, prompts: PromptSet, size: tuple[int, int]) -> Conditioning:
-    """The set's conditioning by the pipeline's own text encoders; the last set's is kept for its other methods."""
-    pipe, texts = model.pipe, prompts.prompts
-    key = (tuple(texts), prompts.concept, size)
+def encode(model: Model, prompts: PromptSet, size: tuple[int, int], oneprompt: OnePrompt | None = None) -> Conditioning:
+    """The set's conditioning by the pipeline's own text encoders; the last set's is kept for its other methods.
+
+    With `oneprompt` each image's text is the consolidated one, reweighted for its setting.
+    """
+    key = (prompts.style, prompts.subject, prompts.settings, prompts.concept, size, oneprompt)
     if key not in model.encoded:
-        added = frozenset(pipe.tokenizer.get_added_vocab())
-        tokenizer = Tokenizer(pipe.tokenizer.tokenize, added, pipe.tokenizer.model_max_length)
-        positions = [subject_positions(text, prompts.concept, tokenizer) for text in texts]
-        longest = max(map(len, positions))
-        padded = [p + p[:1] * (longest - len(p)) for p in positions]
+        pipe, tokenizer = model.pipe, tokenizer_of(model.pipe)
+        consolidated = consolidate_set(prompts, oneprompt, tokenizer) if oneprompt else []
+        texts = [text.prompt for text in consolidated] or prompts.prompts
+        subject_in = [identity_of(prompts)] * len(texts) if oneprompt else texts
         embeds, negative, pooled, negative_pooled = pipe.encode_prompt(
             texts, device=model.device, do_classifier_free_guidance=True
         )
+        if oneprompt and oneprompt.reweighting:
+            widths = tuple(encoder.config.hidden_size for encoder in (pipe.text_encoder, pipe.text_encoder_2))
+            embeds = reweighted_set(embeds, consolidated, oneprompt.reweighting, widths)
+        if oneprompt and oneprompt.zero_pooled:
+            pooled = torch.zeros_like(pooled)
         width, height = size
         time_ids = torch.tensor([height, width, 0, 0, height, width], dtype=embeds.dtype, device=model.device)
+        subject = padded([subject_positions(text, prompts.concept, tokenizer) for text in subject_in])
+        identity_tokens = consolidated[0].identity[1] if oneprompt else 0
+        told = embeds, pooled, negative, negative_pooled, time_ids, torch.tensor(subject, device=model.device)
         model.encoded.clear()
-        model.encoded[key] = Conditioning(
-            embeds, pooled, negative, negative_pooled, time_ids, torch.tensor(padded, device=model.device)
-        )
+        model.encoded[key] = Conditioning(*told, identity_tokens)
     return model.encoded[key]
+
+
+def found_elsewhere(tokenizer: Tokenizer, prompts: PromptSet, method: Method) -> int:
+    """How many settings One-Prompt-One-Story finds not at their own place, but inside an earlier one's words."""
+    if not method.oneprompt:
+        return 0
+    texts = consolidate_set(prompts, method.oneprompt, tokenizer)
+    return len({setting for text in texts for setting in text.elsewhere})
+
+
+def padded(positions: list[list[int]]) -> list[list[int]]:
+    """Lists of one length: the first position repeated."""
+    longest = max(map(len, positions))
+    return [p + p[:1] * (longest - len(p)) for p in positions]

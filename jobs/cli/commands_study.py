@@ -139,7 +139,7 @@ def memory_lines(plan) -> list[str]:
         parts = [
             most
             for (name, images), most in fits.items()
-            if most is not None and most < images - plan.methods[name].n_anchors
+            if most is not None and most < images - plan.methods[name].anchors(images)
         ]
         said = (
             f"too small for {', '.join(too_large)}"

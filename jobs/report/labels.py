@@ -31,6 +31,20 @@ METHODS = [  # pattern of the name, English, Russian; {0}, {1} are the pattern's
     ("svd-log2-energy", "SVD log², 95 % of energy", "SVD log², 95 % энергии"),
     ("random-reference", "Random reference", "Случайный образец"),
     ("random-reference-log-fraction", "Random reference, SVD log, 5 %", "Случайный образец, SVD log, 5 %"),
+    ("storydiffusion", "StoryDiffusion", "StoryDiffusion"),
+    ("storydiffusion-no-gate", "StoryDiffusion, no gate", "StoryDiffusion без затвора"),
+    ("storydiffusion-plain-warmup", "StoryDiffusion, plain warm-up", "StoryDiffusion, начало без обмена"),
+    ("storydiffusion-low-memory", "StoryDiffusion, low memory", "StoryDiffusion, экономный"),
+    ("storydiffusion-paper", "StoryDiffusion, as in the paper", "StoryDiffusion, как в статье"),
+    ("storydiffusion-svd", "StoryDiffusion, SVD 5 %", "StoryDiffusion, SVD 5 %"),
+    ("oneprompt", "1Prompt1Story", "1Prompt1Story"),
+    ("oneprompt-svr", "1Prompt1Story, SVR alone", "1Prompt1Story, только SVR"),
+    ("oneprompt-ipca", "1Prompt1Story, IPCA alone", "1Prompt1Story, только IPCA"),
+    ("oneprompt-svr-eot", "1Prompt1Story, end tokens scaled", "1Prompt1Story, масштаб концевых токенов"),
+    ("oneprompt-paper", "1Prompt1Story, as in the paper", "1Prompt1Story, как в статье"),
+    ("oneprompt-svd", "1Prompt1Story + SVD 5 %", "1Prompt1Story + SVD 5 %"),
+    ("style-aligned", "StyleAligned", "StyleAligned"),
+    ("style-aligned-full", "StyleAligned, full sharing", "StyleAligned, полный обмен"),
 ]
 
 WORDS = {

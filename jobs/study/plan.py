@@ -12,8 +12,9 @@ from pathlib import Path
 
 from svdstory.jobs.study.experiment import Experiment, read_methods, read_prompt_sets
 from svdstory.jobs.study.process import Process
+from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
 from svdstory.pipeline.config.documents import expanded
-from svdstory.pipeline.config.methods import TOLERANCE, Method
+from svdstory.pipeline.config.methods import TOLERANCE, Method, check_images
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, digest, parse
 from svdstory.pipeline.config.tokens import subject_positions
@@ -181,13 +182,14 @@ def check_sets(sets: dict[str, PromptSet], methods: dict[str, Method], model: Mo
                 subject_positions(text, prompts.concept, tokenizer)
             except InputError as error:
                 wrong.append(f"prompt set {name}, prompt {i + 1}: {error}")
-        images = len(prompts.settings)
-        wrong += [
-            f"prompt set {name}: method {m} has n_anchors {method.n_anchors}, but the set has {images} images. "
-            "Use fewer anchors or add settings."
-            for m, method in methods.items()
-            if method.n_anchors > images
-        ]
+        for m, method in methods.items():
+            try:
+                check_images(method, len(prompts.settings))
+                if method.oneprompt:
+                    consolidate_set(prompts, method.oneprompt, tokenizer)
+                    subject_positions(identity_of(prompts), prompts.concept, tokenizer)
+            except InputError as error:
+                wrong.append(f"prompt set {name}, method {m}: {error}")
     if wrong:
         raise InputError("\n".join(wrong))
 

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from svdstory.pipeline.config.documents import read_yaml
+from svdstory.pipeline.config.families import OnePrompt, StoryDiffusion, StyleAligned
 from svdstory.pipeline.config.strict import InputError, Strict, choices, each_once, parse
 
+SELF_ATTENTION = ("storydiffusion", "style_aligned")  # families that exclude extended attention and one another
 TOLERANCE = 1e-3  # relative Frobenius error of a filtered K or V; float16 itself rounds by 2e-4 to 5e-4
 
 
@@ -79,6 +81,9 @@ class Method(Strict):
     filter_k: SpectralFilter | None = None
     filter_v: SpectralFilter | None = None
     freeu: FreeU | None = None
+    storydiffusion: StoryDiffusion | None = None
+    style_aligned: StyleAligned | None = None
+    oneprompt: OnePrompt | None = None
 
     @model_validator(mode="after")
     def _possible(self):
@@ -89,7 +94,10 @@ class Method(Strict):
                 self.mask_dropout and self.extended_attention != "masked",
                 f"mask_dropout {self.mask_dropout} needs extended_attention: masked",
             ),
-            (self.filters() and not extended, "a spectral filter needs extended_attention: unmasked or masked"),
+            (
+                self.filters() and not (extended or self.storydiffusion),
+                "a spectral filter needs extended_attention: unmasked or masked, or storydiffusion",
+            ),
             (self.reference == "random" and not extended, "reference: random needs extended_attention"),
             (
                 (attends_anchors or self.feature_injection) and self.n_anchors < 1,
@@ -104,10 +112,34 @@ class Method(Strict):
                 "query_blending would do nothing: it needs extended_attention or feature_injection",
             ),
         ]
+        selves = [name for name in SELF_ATTENTION if getattr(self, name) is not None]
+        consistory = ["extended_attention"] * extended + ["query_blending"] * self.query_blending
+        clashing = selves + consistory + ["feature_injection"] * self.feature_injection
+        rules.append(
+            (
+                selves and len(clashing) > 1,
+                f"{' and '.join(clashing)} exclude each other: each says what the same self-attention layers look at. "
+                "Choose one; oneprompt, freeu and same_latent go with any",
+            )
+        )
         broken = [message for wrong, message in rules if wrong]
         if broken:
             raise ValueError("; ".join(broken))
         return self
+
+    def family(self) -> str:
+        """The file in pipeline/sampling/families that says what its self-attention does."""
+        named = [name for name in SELF_ATTENTION if getattr(self, name) is not None]
+        consistory = self.extended_attention != "off" or self.query_blending or self.feature_injection
+        return named[0] if named else "consistory" if consistory else "plain"
+
+    def anchors(self, images: int) -> int:
+        """How many of a set's images, from the first on, the others look at; in each step these go first."""
+        if self.storydiffusion:
+            return self.storydiffusion.id_images
+        if self.style_aligned:
+            return images if self.style_aligned.full_sharing else 1
+        return images if self.reference == "random" else self.n_anchors
 
     def filters(self) -> bool:
         """Whether K or V of the anchors are filtered."""
@@ -136,6 +168,16 @@ class Method(Strict):
     def switches(self) -> dict:
         """What changes pixels, without what is off: stable when a new switch is added."""
         return self.model_dump(exclude_defaults=True)
+
+
+def check_images(method: Method, images: int) -> None:
+    """Raises InputError for a set of too few images."""
+    if method.anchors(images) > images:
+        switch = "storydiffusion.id_images" if method.storydiffusion else "n_anchors"
+        raise InputError(
+            f"{switch} {method.anchors(images)} with {images} images: at most {images}. "
+            "Use fewer of them or add settings to the prompt set."
+        )
 
 
 class MethodEntry(Strict):
@@ -217,12 +259,18 @@ def _copy(switches: dict) -> dict:
 def _assign_all(switches: dict, changes: dict[str, Any]) -> None:
     """Apply changes in place. `filter` and `filter.x` stand for both filter_k and filter_v."""
     for path, value in changes.items():
-        head, _, rest = path.partition(".")
+        head, *rest = path.split(".")
         for key in ("filter_k", "filter_v") if head == "filter" else (head,):
-            if not rest:
-                switches[key] = _copy(value) if isinstance(value, dict) else value
-            else:
-                inner = switches.get(key) or {}
-                if not isinstance(inner, dict):
-                    raise InputError(f"{path}: {key} is {inner!r} here and has no {rest!r}. Set {key} as a mapping.")
-                switches[key] = {**inner, rest: value}
+            _assign(switches, [key, *rest], value, path)
+
+
+def _assign(switches: dict, keys: list[str], value: Any, path: str) -> None:
+    key, *rest = keys
+    if not rest:
+        switches[key] = _copy(value) if isinstance(value, dict) else value
+        return
+    inner = switches.get(key) or {}
+    if not isinstance(inner, dict):
+        raise InputError(f"{path}: {key} is {inner!r} here and has no {rest[0]!r}. Set {key} as a mapping.")
+    switches[key] = dict(inner)
+    _assign(switches[key], rest, value, path)

@@ -13,6 +13,7 @@ BESIDE = 2.4  # text encoders 1.6, VAE 0.2, CUDA context and workspaces 0.6
 ROW = 0.16  # a row's activations
 ANCHOR = 0.41  # one anchor's keys and values of all layers, both halves, kept for a step
 JOINED = 0.02  # a row's keys and values joined with one reference's, in the largest layer
+ALIGNED, ALIGNED_ROW = 0.95, 0.11  # style-aligned: image 0's keys and values of all 70 layers; a row's joined ones
 QUERIES = 0.105  # a row's plain queries of all layers, which query blending keeps: gone before the largest layer
 DECODING = 3.0  # one picture, in float32
 UPCAST = 0.16  # the VAE's weights in float32, beyond float16's
@@ -31,11 +32,13 @@ def peak_gib(method: Method, images: int, size: tuple[int, int], micro_batch: in
 
 def sampling_gib(method: Method, images: int, size: tuple[int, int], micro_batch: int | None) -> float:
     """What sampling needs beyond the weights. With random reference a step is one call, whatever the micro-batch."""
-    extended, random = method.extended_attention != "off", method.reference == "random"
-    others = images - method.n_anchors
-    rows = 2 * (images if random else max(method.n_anchors, min(others, micro_batch or others)))
-    kept = ANCHOR * method.n_anchors if extended and not random else 0.0
-    joined = JOINED * (1 if random else method.n_anchors) if extended else 0.0
+    random, anchors = method.reference == "random", method.anchors(images)
+    shares = method.extended_attention != "off" or method.storydiffusion
+    rows = 2 * max(anchors, min(images - anchors, micro_batch or images))
+    kept = ANCHOR * anchors if shares and not random else 0.0
+    joined = JOINED * (1 if random else anchors) if shares else 0.0
+    if method.style_aligned:
+        kept, joined = ALIGNED * (images > anchors), ALIGNED_ROW
     return share(size) * (kept + rows * (ROW + max(joined, QUERIES if method.query_blending else 0.0)))
 
 
@@ -47,7 +50,7 @@ def share(size: tuple[int, int]) -> float:
 def largest_micro_batch(method: Method, images: int, size: tuple[int, int], card_gib: float) -> int | None:
     """The most images per UNet call, besides the anchors, that a card holds; None where not even one fits.
 
-    With random reference it is all of them or None.
+    With random reference and with full sharing it is all of them or None.
     """
     fits = [
         m

@@ -158,7 +158,11 @@ class RecordingCrossAttention:
         q, k, v = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         if not call.plain and self.masks.records(q.shape[1]):
             self.masks.record(call.group.index, cond_probabilities(q, k, len(call.group.rows), attn.heads))
-        return attend(attn, q, k, v)
+        return attend(attn, q, k, v, self.mask(call, q, k))
+
+    def mask(self, call: Call, q: Tensor, k: Tensor) -> Tensor | None:
+        """What is added to the logits, broadcast to (N, K, T, L)."""
+        return None
 
 
 def cond_probabilities(q: Tensor, k: Tensor, rows: int, heads: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from svdstory.pipeline.sampling.call import Call, Group
-from svdstory.pipeline.sampling.family import Family
+from svdstory.pipeline.sampling.family import Family, row_groups
 
 Denoiser = Callable[[Tensor, int], Tensor]  # latents (B, C, H, W), step -> noise_pred (B, C, H, W), after guidance
 
@@ -21,7 +21,8 @@ class Conditioning:
 
     prompt_embeds, negative_prompt_embeds: (B, L, D); pooled_prompt_embeds, negative_pooled_prompt_embeds: (B, P);
     time_ids: (6,) original size, crop corner, target size; subject_tokens: (B, S) positions of the subject's tokens,
-    repeated where a prompt has fewer than S. The negative ones are unused without guidance.
+    repeated where a prompt has fewer than S. The negative ones are unused without guidance. identity_tokens: how many
+    positions of every text, from the start token on, name the set's identity (One-Prompt-One-Story).
     """
 
     prompt_embeds: Tensor
@@ -30,6 +31,7 @@ class Conditioning:
     negative_pooled_prompt_embeds: Tensor
     time_ids: Tensor
     subject_tokens: Tensor
+    identity_tokens: int = 0
 
     def __len__(self) -> int:
         return len(self.prompt_embeds)
@@ -64,7 +66,7 @@ def make_denoiser(
 
 
 def groups_of(family: Family, images: int, micro_batch: int | None, device) -> list[Group]:
-    rows = family.groups(images, micro_batch)
+    rows = row_groups(family.run.method.anchors(images), images, micro_batch)
     return [
         Group(images_of, torch.tensor(images_of, device=device), leads=i == 0, last=i == len(rows) - 1)
         for i, images_of in enumerate(rows)

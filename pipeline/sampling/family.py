@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from svdstory.pipeline.config.methods import Method
-from svdstory.pipeline.sampling.attention import RecordingCrossAttention
 from svdstory.pipeline.sampling.call import Call, Stage, StepPlan
 from svdstory.pipeline.sampling.injection import Correspondences
 from svdstory.pipeline.sampling.layers import Layer
@@ -23,12 +22,14 @@ class Pass:
 
     method: Method
     unet: torch.nn.Module
+    layers: list[Layer]  # its attention layers
     timesteps: Tensor  # (n,), of the scheduler
     draws: Draws
     stage: Stage
     masks: SubjectMasks
     bank: SpectralBank
     spectra: SpectraRecorder | None = None
+    identity_tokens: int = 0  # of the text, from the start token on, that name the identity (One-Prompt-One-Story)
     matches: Correspondences | None = None  # of the first pass, in the second
 
 
@@ -39,24 +40,20 @@ class Family:
         self.run = run
         self.features: list[Tensor] = []  # DIFT features of each call that kept them, (R, C, H/2, W/2)
 
-    def groups(self, images: int, micro_batch: int | None) -> list[list[int]]:
-        """The images of each UNet call of a step: the leading ones together, then the others in micro-batches."""
-        leading = self.leading(images)
-        size = micro_batch or max(images, 1)
-        others = [list(range(i, min(i + size, images))) for i in range(leading, images, size)]
-        return [list(range(leading)), *others] if leading else others
-
-    def leading(self, images: int) -> int:
-        """How many images, from the first on, the others look at: they go first, in one call."""
-        return 0
-
     def begin_step(self, step: int) -> StepPlan:
         return StepPlan(step)
 
-    def processor(self, layer: Layer):
-        """The attention processor for a layer, or None to leave the layer its own."""
-        return RecordingCrossAttention(self.run.stage, self.run.masks) if layer.kind == "attn2" else None
+    def self_attention(self, layer: Layer):
+        """The processor for an `attn1`, or None to leave the layer its own."""
+        return None
 
     def around(self, call: Call) -> AbstractContextManager:
         """Entered around each UNet call but the plain ones."""
         return nullcontext()
+
+
+def row_groups(anchors: int, images: int, micro_batch: int | None) -> list[list[int]]:
+    """The images of each UNet call of a step: the anchors together, then the others in micro-batches."""
+    size = micro_batch or max(images, 1)
+    others = [list(range(i, min(i + size, images))) for i in range(anchors, images, size)]
+    return [list(range(anchors)), *others] if anchors else others

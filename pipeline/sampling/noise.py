@@ -42,3 +42,15 @@ class Draws:
     def scheduler(self, image: int, step: int) -> torch.Generator:
         """For the noise that some schedulers add."""
         return generator("scheduler", self.seed, image, step)
+
+    def tokens(self, image: int, step: int, tokens: int) -> torch.Tensor:
+        """(T,) uniform numbers in [0, 1): which of an identity image's tokens the others see (StoryDiffusion)."""
+        return torch.rand(tokens, generator=generator("tokens", self.seed, image, step, tokens))
+
+    def gate(self, step: int, layer: int) -> float:
+        """Uniform in [0, 1): whether a layer shares at a step; layers counted from 0 in up_blocks (StoryDiffusion)."""
+        return float(torch.rand((), generator=generator("gate", self.seed, step, layer)))
+
+    def identity_keys(self, image: int, step: int, layer: str, queries: int, keys: int) -> torch.Tensor:
+        """(T, S) uniform numbers in [0, 1): which identity key each token of an image sees twice (One-Prompt-One-Story)."""
+        return torch.rand(queries, keys, generator=generator("identity_keys", self.seed, image, step, layer))

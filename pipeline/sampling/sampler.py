@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.methods import Method, check_images
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.sampling.call import Stage
 from svdstory.pipeline.sampling.denoiser import Conditioning, Denoiser, make_denoiser
-from svdstory.pipeline.sampling.families import family_of
+from svdstory.pipeline.sampling.families import family_of, processor_of
 from svdstory.pipeline.sampling.family import Pass
 from svdstory.pipeline.sampling.freeu import freeu
 from svdstory.pipeline.sampling.injection import Correspondences, correspond
@@ -113,13 +113,15 @@ def one_pass(
     scheduler.set_timesteps(steps)
     masks = SubjectMasks(conditioning.subject_tokens, *size, device)
     bank = SpectralBank(method.filter_k, method.filter_v, exact=exact)
-    run = Pass(method, unet, scheduler.timesteps, draws, Stage(), masks, bank, spectra, matches)
+    layers = attention_layers(unet)
+    shared = layers, scheduler.timesteps, draws, Stage(), masks, bank, spectra, conditioning.identity_tokens
+    run = Pass(method, unet, *shared, matches)
     family = family_of(run)
 
     def report(step: int, noise_pred: Tensor, latents: Tensor) -> None:
         on_step(Step(0 if matches is None else 1, step, steps, noise_pred, latents))
 
-    with processors_on(attention_layers(unet), family.processor):
+    with processors_on(layers, processor_of(family)):
         denoiser = make_denoiser(unet, scheduler, family, conditioning, guidance, micro_batch)
         latents = latents.to(device, torch.float32) * scheduler.init_noise_sigma
         latents = denoise(denoiser, scheduler, latents, draws, report)
@@ -142,11 +144,7 @@ def denoise(
 
 def check(method: Method, images: int, latent_size: tuple[int, int]) -> None:
     """Raises InputError where the number of images or the size doesn't fit the method."""
-    if method.n_anchors > images:
-        raise InputError(
-            f"n_anchors {method.n_anchors} with {images} images: at most {images}. "
-            "Use fewer anchors or add settings to the prompt set."
-        )
+    check_images(method, images)
     if any(side % 8 for side in latent_size):
         raise InputError(
             f"latents of {latent_size[0]}×{latent_size[1]}: both sides must be multiples of 8 "

@@ -1,5 +1,6 @@
 """Plans: unit keys, strict configuration, checks before anything is queued."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_every_shipped_method_is_possible():
         (dict(extended_attention="masked"), "need n_anchors of at least 1"),
         (dict(n_anchors=2), "would do nothing"),
         (dict(reference="random"), "needs extended_attention"),
+        (
+            dict(storydiffusion=named("storydiffusion").storydiffusion, extended_attention="unmasked", n_anchors=2),
+            "storydiffusion and extended_attention exclude each other",
+        ),
+        (
+            dict(
+                storydiffusion=named("storydiffusion").storydiffusion,
+                style_aligned=named("style-aligned").style_aligned,
+            ),
+            "storydiffusion and style_aligned exclude each other",
+        ),
+        (
+            dict(style_aligned=named("style-aligned").style_aligned, filter_k=SpectralFilter(keep_top=3)),
+            "a spectral filter needs extended_attention: unmasked or masked, or storydiffusion",
+        ),
     ],
 )
 def test_impossible_methods_are_refused(switches, message):
@@ -100,6 +116,35 @@ def test_impossible_methods_are_refused(switches, message):
 def test_impossible_filters_are_refused(filter_, message):
     with pytest.raises(ValueError, match=message):
         SpectralFilter(**filter_)
+
+
+def test_a_text_that_clip_would_cut_is_refused_before_anything_is_queued(tmp_path):
+    settings = [f"rowing boat number {i}, over a very wide, quiet lake at misty dawn" for i in range(5)]
+    (tmp_path / "long.yaml").write_text(
+        f"style: a photo of\nsubject: a fox\nconcept: fox\nsettings: {json.dumps(settings)}\n"
+    )
+    with pytest.raises(
+        InputError, match=r'method oneprompt: the text of image 1 has 82 tokens.*"quiet lake at misty dawn" would be'
+    ):
+        plan_of(tmp_path, sets=["long.yaml"], methods=["oneprompt"])
+    assert plan_of(tmp_path, sets=["long.yaml"], methods=["oneprompt-ipca"]).units
+
+
+def test_new_switches_leave_the_keys_of_methods_without_them():
+    assert named("consistory").switches().keys() == {
+        "extended_attention",
+        "n_anchors",
+        "mask_dropout",
+        "query_blending",
+        "feature_injection",
+        "freeu",
+    }
+
+
+def test_a_nested_switch_is_set_by_its_path():
+    paper, program = named("oneprompt-paper").oneprompt, named("oneprompt").oneprompt
+    assert paper.reweighting.enhance.beta == 0.05 and program.reweighting.enhance.beta == 1.0
+    assert paper.reweighting.mode == program.reweighting.mode
 
 
 def test_unknown_switch_names_file_key_and_the_nearest_one(tmp_path):
@@ -144,7 +189,7 @@ def test_long_prompt_names_the_words_that_would_be_cut(tmp_path):
 
 
 def test_more_anchors_than_images(tmp_path):
-    with pytest.raises(InputError, match="prompt set fox: method five has n_anchors 5, but the set has 3 images"):
+    with pytest.raises(InputError, match="prompt set fox, method five: n_anchors 5 with 3 images"):
         plan_of(tmp_path, methods=[{"name": "five", "base": "consistory", "set": {"n_anchors": 5}}])
 
 

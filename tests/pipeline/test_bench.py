@@ -70,7 +70,7 @@ def test_followed_counts_what_is_alive_and_not_the_weights():
 
 def test_the_steps_that_are_timed_do_what_their_columns_say():
     method = named("consistory-no-attention")  # masks need a UNet; blending, injection don't
-    family = ConsiStory(Pass(method, None, torch.arange(step.STEPS), None, None, None, None, matches="matches"))
+    family = ConsiStory(Pass(method, None, [], torch.arange(step.STEPS), None, None, None, None, matches="matches"))
 
     def does(at: int) -> tuple[bool, bool]:
         plan = family.begin_step(at)

@@ -10,6 +10,7 @@ from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, U
 from svdstory.pipeline.config.methods import FreeU, Method, SpectralFilter, named
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.sampling import noise
+from svdstory.pipeline.sampling.families import processor_of
 from svdstory.pipeline.sampling.families.consistory import ConsiStory
 from svdstory.pipeline.sampling.family import Pass
 from svdstory.pipeline.sampling.layers import attention_layers
@@ -228,8 +229,8 @@ def test_full_size_sdxl_has_every_hook_where_the_method_needs_it():
     assert len(names) == 70 and sum(n.startswith("up_blocks") for n in names) == 36
     widths = [m.to_k.out_features for n, m in unet.named_modules() if n.endswith("attn1") and n.startswith("up")]
     assert widths.count(1280) == 30 and widths.count(640) == 6
-    family = ConsiStory(Pass(named("consistory"), unet, torch.arange(50), None, None, None, None))
-    placed = Counter(type(family.processor(layer)).__name__ for layer in layers)
+    family = ConsiStory(Pass(named("consistory"), unet, layers, torch.arange(50), None, None, None, None))
+    placed = Counter(type(processor_of(family)(layer)).__name__ for layer in layers)
     assert placed == {
         "ExtendedSelfAttention": 36,
         "InjectedSelfAttention": 24,

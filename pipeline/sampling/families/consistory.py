@@ -13,7 +13,7 @@ from svdstory.pipeline.sampling import injection
 from svdstory.pipeline.sampling.attention import ExtendedSelfAttention, InjectedSelfAttention, RandomReferenceAttention
 from svdstory.pipeline.sampling.call import Call, StepPlan
 from svdstory.pipeline.sampling.family import Family, Pass
-from svdstory.pipeline.sampling.layers import Layer, attention_layers, inner_unet, uncompiled
+from svdstory.pipeline.sampling.layers import Layer, inner_unet, uncompiled
 
 NU = (0.9, 0.81836735)  # query blending's share of the plain queries, at the first step and after a tenth
 
@@ -27,11 +27,7 @@ class ConsiStory(Family):
         if run.method.feature_injection and run.matches is None:
             self.features_at = int((run.timesteps - injection.TIMESTEP).abs().argmin())
         if run.spectra is not None:
-            run.spectra.choose([layer.number for layer in attention_layers(run.unet) if self.extends(layer)])
-
-    def leading(self, images: int) -> int:
-        """The anchors. With random reference any image may look at any other, so that all go together."""
-        return images if self.run.method.reference == "random" else self.run.method.n_anchors
+            run.spectra.choose([layer.number for layer in run.layers if self.extends(layer)])
 
     def begin_step(self, step: int) -> StepPlan:
         method, n = self.run.method, len(self.run.timesteps)
@@ -50,17 +46,15 @@ class ConsiStory(Family):
     def kept(self, step: int) -> dict[int, Tensor]:
         """tokens -> (A, tokens): the anchors' subject masks after mask dropout."""
         masks, method = self.run.masks, self.run.method
-        return masks.dropped(self.leading(len(masks.subject)), method.mask_dropout, self.run.draws, step)
+        return masks.dropped(method.anchors(len(masks.subject)), method.mask_dropout, self.run.draws, step)
 
     def extends(self, layer: Layer) -> bool:
         """Whether the layer looks at the anchors or blends its queries."""
         asked = self.run.method.extended_attention != "off" or self.run.method.query_blending
         return asked and layer.kind == "attn1" and layer.part == "up_blocks"
 
-    def processor(self, layer: Layer):
+    def self_attention(self, layer: Layer):
         run, method = self.run, self.run.method
-        if layer.kind == "attn2":
-            return super().processor(layer)
         if self.extends(layer):
             if method.reference == "random":
                 return RandomReferenceAttention(layer.number, run.stage, run.bank, run.spectra, run.draws)
@@ -87,3 +81,6 @@ class ConsiStory(Family):
                 yield
         finally:
             hook.remove()
+
+
+family = ConsiStory
