@@ -71,7 +71,7 @@ def score_with_progress(
 
     from svdstory.jobs.cli.progress import progress
     from svdstory.jobs.node.scoring import score_run
-    from svdstory.pipeline.models.load import choose_device
+    from svdstory.pipeline.models.device import choose_device
 
     before = time.monotonic()
     with progress(len(plan.units)) as advance:

@@ -99,7 +99,7 @@ class Asked:
 
     def plan(self):
         """The plan that is asked for, and its run folder. Raises InputError that names the option that is wrong."""
-        from svdstory.jobs.study.experiment import change, find_experiment, read_experiment
+        from svdstory.jobs.study.experiment import change, find_experiment, read_experiment, shipped_experiments
         from svdstory.jobs.study.plan import make_plan
 
         path = find_experiment(self.experiment)
@@ -121,6 +121,8 @@ class Asked:
                 sets=_names(self.sets, "--sets"),
                 methods=_names(self.methods, "--methods"),
             )
+        if path not in shipped_experiments().values():
+            plan = plan.model_copy(update={"file": str(path.resolve())})
         return plan, expanded(self.out) if self.out else results_folder() / f"{path.stem}-{Path(plan.model.name).name}"
 
     def given(self) -> dict[str, tuple[str, Any]]:

@@ -114,7 +114,7 @@ def _packages() -> Finding:
 # Run in a process of its own: torch takes seconds to import, and a broken driver may end the process.
 PROBE = """
 import json, torch
-from svdstory.pipeline.models.load import missing_kernels
+from svdstory.pipeline.models.device import missing_kernels
 archs = torch.cuda.get_arch_list()
 gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
 print(json.dumps([{"name": g.name, "capability": [g.major, g.minor], "memory_gb": g.total_memory / 2**30,

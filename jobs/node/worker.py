@@ -21,7 +21,8 @@ from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.decoding import NotFinite
 from svdstory.pipeline.generation import Generated, generate
 from svdstory.pipeline.models import memory
-from svdstory.pipeline.models.load import Model, device_name, load_model
+from svdstory.pipeline.models.device import device_name
+from svdstory.pipeline.models.load import Model, load_model
 
 FATAL = ("disk full", "bad node")  # causes after which the next unit would fail too
 # PyTorch's own error has a class; CUDA, its libraries (cuBLAS, cuSOLVER, cuDNN) and the CPU's allocator have words

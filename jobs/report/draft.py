@@ -7,6 +7,8 @@ report's is linked over instead of made. The keys lie in the report itself, repo
 import json
 import os
 import shutil
+import traceback
+import zipfile
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
@@ -30,6 +32,7 @@ class Draft:
         sweep(run)
         self.made: list[str] = []
         self.kept: list[str] = []
+        self.broken: dict[str, str] = {}  # file -> why it could not be made
         self._keys: dict[str, list] = {}
         self._before = self._read_keys()
         if not self._before and self.report.exists() and any(self.report.iterdir()):
@@ -38,8 +41,14 @@ class Draft:
                 "place: move them away, and run `svdstory reduce` again."
             )
 
-    def add(self, name: str, inputs: Any, make: Callable[[], bytes]) -> None:
-        """A file of the report: `make` is asked for its bytes unless the present report has it from equal inputs."""
+    def add(
+        self, name: str, inputs: Any, make: Callable[[], bytes], instead: Callable[[str], bytes] | None = None
+    ) -> None:
+        """A file of the report: `make` is asked for its bytes unless the present report has it from equal inputs.
+
+        Where `make` fails, the file holds what `instead` makes of the cause, and is tried again by the next reduce: one
+        file never costs the others. Without `instead` there is no report without this file, and the error is raised.
+        """
         key = digest([name, inputs, code_version(), *self._font])
         before, target = self.report / name, self.folder / name
         known_key, size = self._before.get(name, ("", -1))
@@ -47,7 +56,14 @@ class Draft:
         if known_key == key and _size(before) == size and link_or_copy(before, target):
             self.kept.append(name)
         else:
-            target.write_bytes(make())
+            try:
+                content = make()
+            except Exception as error:
+                if instead is None or concerns_the_run(error):
+                    raise
+                key, self.broken[name] = "", cause_of(error)
+                content = instead(self.broken[name])
+            target.write_bytes(content)
             self.made.append(name)
         self._keys[name] = [key, target.stat().st_size]
 
@@ -106,6 +122,22 @@ def link_or_copy(source: Path, target: Path) -> bool:
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
     return True
+
+
+def concerns_the_run(error: Exception) -> bool:
+    """Whether an error is about the run's files or the disk, not about what was being drawn.
+
+    FreeType's and Pillow's own OSErrors have no errno.
+    """
+    return isinstance(error, (InputError, zipfile.BadZipFile)) or (
+        isinstance(error, OSError) and error.errno is not None
+    )
+
+
+def cause_of(error: Exception) -> str:
+    """`ValueError: math domain error (scatter.py, line 77)`"""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
 
 
 def _size(path: Path) -> int:

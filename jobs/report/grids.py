@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from svdstory.jobs.report.escaping import drawn
 from svdstory.jobs.report.fonts import face
 
 INK, GREY, RULE = "#1b1b1b", "#6a6a6a", "#d9d6d0"
@@ -152,7 +153,7 @@ def hole(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], cause: str, 
 def wrap(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
     """Lines no wider than `width`: broken at spaces, after dashes and slashes, and inside words that fit no line."""
     lines, line = [], ""
-    for piece in _pieces(text):
+    for piece in _pieces(drawn(text)):
         if line and face.getlength((line + piece).rstrip()) > width:
             lines.append(line.rstrip())
             line = ""
@@ -190,3 +191,10 @@ def png(image: Image.Image, chunks: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=info, compress_level=4)
     return buffer.getvalue()
+
+
+def cause_png(cause: str, chunks: dict[str, str]) -> bytes:
+    """What stands in the place of a picture that could not be drawn."""
+    canvas = Image.new("RGB", (800, 200), "white")
+    hole(ImageDraw.Draw(canvas), (0, 0, 799, 199), f"not drawn: {cause}", 16)
+    return png(canvas, chunks)

@@ -2,6 +2,9 @@
 
 import re
 
+from svdstory.jobs.report.escaping import drawn
+from svdstory.pipeline.config.prompt_sets import PromptSet
+
 LANGUAGES = ("en", "ru")
 
 METHODS = [  # pattern of the name, English, Russian; {0}, {1} are the pattern's groups, {0%} a share in per cent
@@ -87,7 +90,12 @@ def method_label(name: str, lang: str = "en") -> str:
             for i, group in enumerate(found.groups()):
                 text = text.replace(f"{{{i}}}", group).replace(f"{{{i}%}}", per_cent(group))
             return text
-    return name
+    return drawn(name)
+
+
+def lead(prompts: PromptSet) -> str:
+    """What all of a set's prompts begin with: `A photo of a red fox`"""
+    return drawn(f"{prompts.style} {prompts.subject}")
 
 
 def word(key: str, lang: str = "en", *values) -> str:
@@ -122,7 +130,45 @@ METRICS = {
 }
 
 
-def metric_label(metric: str, lang: str = "en") -> str:
+MEANINGS = {  # what a number says, for people who never heard its name
+    "clipscore": "how well each picture fits its prompt",
+    "clip_i": "how alike the pictures of a set are",
+    "clip_i_subject": "how alike the subject is from picture to picture",
+    "dreamsim": "how different the pictures of a set look",
+    "dreamsim_subject": "how different the subject looks from picture to picture",
+    "background": "how alike the backgrounds of a set are",
+    "layout": "how far things move from picture to picture",
+    "layout_subject": "how far the subject moves from picture to picture",
+    "identity_distance": "how different the subject is from picture to picture: 0 is one subject, 1 a new one each time",
+    "body_hue_distance": "how different the subject's colour is from picture to picture, in degrees of hue",
+    "kind_accuracy": "in what share of the pictures the subject is what the prompt says",
+    "scene_accuracy": "in what share of the pictures the scene is what the prompt says",
+    "scene_leakage": "how much of one picture's scene shows in the others: 0 none, 1 all",
+    "world_background": "how alike the backgrounds of a set are",
+    "world_layout": "how far apart the subjects of a set stand",
+    "world_pose": "how differently the subjects of a set are drawn, place and all",
+}
+RELATIVE = {"excess over": "beyond {0}'s on the same prompts", "relative to": "where 1 is as much as {0}'s"}
+
+
+def meaning(metric: str) -> str:
+    """What a metric's number says, in plain words; empty for a metric that is not listed.
+
+    >>> meaning("background:tiny excess over sdxl")
+    "how alike the backgrounds of a set are, beyond plain SDXL's on the same prompts"
+    """
+    name, _, rest = metric.partition(" ")
+    said = MEANINGS.get(name.partition("+")[0].partition(":")[0], "")
+    how, _, reference = rest.rpartition(" ")
+    return f"{said}, {RELATIVE[how].format(plain_label(reference))}" if said and how else said
+
+
+def plain_label(method: str) -> str:
+    """A method as a sentence names it: `plain SDXL`"""
+    return "plain SDXL" if method == "sdxl" else method_label(method)
+
+
+def metric_label(metric: str, lang: str = "en", capital: bool = True) -> str:
     """`dreamsim_subject:dino_vitb16` -> `DreamSim distance (subject), dino_vitb16`"""
     language = LANGUAGES.index(lang)
     name, _, rest = metric.partition(" ")
@@ -130,7 +176,7 @@ def metric_label(metric: str, lang: str = "en") -> str:
     name, _, backbone = name.partition(":")
     stem = name.removesuffix("_subject")
     label = METRICS[stem][language] if stem in METRICS else stem
-    label = label[:1].upper() + label[1:]
+    label = label[:1].upper() + label[1:] if capital else label
     if stem != name:
         label += f" ({METRICS['subject'][language]})"
     how, _, reference = rest.rpartition(" ")

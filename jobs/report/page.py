@@ -15,9 +15,12 @@ import jinja2
 from PIL import Image
 
 from svdstory.jobs.report.cells import DONE, Place, Study, is_random
+from svdstory.jobs.report.escaping import script
 from svdstory.jobs.report.findings import Findings, better
-from svdstory.jobs.report.labels import method_label, metric_label
-from svdstory.jobs.report.tables.files import answer_rows, groups_of
+from svdstory.jobs.report.labels import lead, meaning, method_label, metric_label
+from svdstory.jobs.report.opening import opening_view
+from svdstory.jobs.report.sentences import caveat, sentences
+from svdstory.jobs.report.tables.files import answer_rows, groups_of, left_out
 from svdstory.jobs.report.thumbnails import PAGE_SIDE, Pack, as_uri, webp
 from svdstory.jobs.report.verdicts import verdicts
 from svdstory.jobs.study.experiment import shipped_experiments
@@ -28,16 +31,19 @@ PREVIEW = 1400  # pixels: width of figures on the page; a click opens the full s
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows. folder: the report in the making. drawn: figure -> caption; not_drawn: figure -> why."""
+    """What the page shows. packs: set -> its thumbnails; folder: the report in the making; drawn: figure -> caption;
+    not_drawn: figure -> why."""
 
     study: Study
     findings: Findings
     names: dict[str, str]
+    packs: dict[str, Path]
     folder: Path
     drawn: dict[str, str]
     not_drawn: dict[str, str]
     counts: str
     setting: str
+    broken: dict[str, str]  # file of the report -> why its place holds a cause
 
 
 def thumbnail_block(places: list[Place], pack: Path, index: int) -> bytes:
@@ -54,7 +60,12 @@ def write_page(page: Page) -> bytes:
     blocks = [page.folder / "thumbs" / f"{name}.js" for name in page.names.values()]
     inline = sum(path.stat().st_size for path in blocks) <= INLINE
     figures = [
-        {"name": name, "caption": caption, "image": preview(page.folder / "figures" / f"{name}.png")}
+        {
+            "name": name,
+            "caption": caption,
+            "image": preview(page.folder / "figures" / f"{name}.png"),
+            "cause": page.broken.get(f"figures/{name}.png"),
+        }
         for name, caption in page.drawn.items()
     ]
     return (
@@ -63,17 +74,37 @@ def write_page(page: Page) -> bytes:
         .render(
             page=page,
             plan=page.study.plan,
+            opening=opening_view(page.study, page.findings, page.packs),
+            sentences=sentences(page.study, page.findings),
+            caveat=caveat(page.study),
+            tally=tally(page.study),
             verdicts=verdicts(page.study, page.findings),
+            meanings={metric_label(m): meaning(m) for m in page.findings.axes.values()},
+            left_out=left_out(page.study, list(page.findings.axes.values())),
             answers=answer_rows(page.findings.answers, page.study),
             figures=figures,
             overview=preview(page.folder / "overview.png"),
-            data=embedded(run_data(page)),
+            data=script(run_data(page)),
             css=_text("page.css"),
             js=_text("page.js"),
             blocks=[_block_json(path) for path in blocks] if inline else [],
         )
         .encode()
     )
+
+
+def tally(study: Study) -> str:
+    """`4 subjects, 6 methods, 2 seeds: 192 pictures, none missing`"""
+    sets, methods = study.plan.sets, study.plan.methods
+    seeds = len({place.cell.seed for place in study.places})
+    pictures = sum(len(sets[p.cell.set].settings) for p in study.places)
+    missing = sum(len(sets[p.cell.set].settings) for p in study.places if p.hole)
+    of = [_count(len(sets), "subject"), _count(len(methods), "method"), _count(seeds, "seed")]
+    return f"{', '.join(of)}: {_count(pictures, 'picture')}, {f'{missing} missing' if missing else 'none missing'}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def preview(path: Path) -> str:
@@ -107,7 +138,7 @@ def run_data(page: Page) -> dict:
                 "group": s.group,
                 "origin": s.origin,
                 "why": s.why,
-                "lead": " ".join(x.strip() for x in (s.style, s.subject) if x.strip()),
+                "lead": lead(s),
                 "settings": list(s.settings),
                 "prompts": s.prompts,
             }
@@ -160,20 +191,18 @@ def statistics(page: Page) -> dict:
 
 
 def command(study: Study) -> str:
-    """The command line that makes one cell again, up to its set, method and seed."""
+    """The command line that makes one cell again, up to its set, method and seed; it can be pasted in any folder."""
     plan = study.plan
-    experiment = plan.experiment if plan.experiment in shipped_experiments() else f"{plan.experiment}.yaml"
+    experiment = plan.file or (
+        plan.experiment if plan.experiment in shipped_experiments() else f"{plan.experiment}.yaml"
+    )
+    model = plan.model.location if plan.model.source == "folder" else plan.model.name
     width, height = plan.size
     return (
-        f"svdstory run {shlex.quote(experiment)} --model {shlex.quote(plan.model.name)} --steps {plan.steps} "
-        f"--size {width}x{height} --dtype {plan.model.dtype}"
+        f"svdstory run {shlex.quote(experiment)} --model {shlex.quote(model)} --steps {plan.steps} "
+        f"--size {width}x{height} --dtype {plan.model.dtype} --set guidance={plan.guidance:g} "
+        f"--set scheduler={plan.scheduler}" + (" --set exact_filter=true" if plan.exact_filter else "")
     )
-
-
-def embedded(content: dict) -> str:
-    """JSON that can stand inside a script element, whatever users named their sets."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _block_json(path: Path) -> str:

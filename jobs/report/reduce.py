@@ -22,8 +22,8 @@ from svdstory.jobs.report.figures.files import add_figures, captions
 from svdstory.jobs.report.figures.material import Material
 from svdstory.jobs.report.findings import find, from_json, to_json
 from svdstory.jobs.report.fonts import drawn_in
-from svdstory.jobs.report.grids import Grid, Row, draw_grid, png
-from svdstory.jobs.report.labels import LANGUAGES, method_label, word
+from svdstory.jobs.report.grids import Grid, Row, cause_png, draw_grid, png
+from svdstory.jobs.report.labels import LANGUAGES, lead, method_label, word
 from svdstory.jobs.report.metrics_csv import metrics_csv
 from svdstory.jobs.report.page import Page, thumbnail_block, write_page
 from svdstory.jobs.report.safe_names import safe_names
@@ -42,11 +42,12 @@ class ReduceResult:
     kept: tuple[str, ...]
     notes: tuple[str, ...]
     not_drawn: dict[str, str]  # figure -> why the run does not give it
+    broken: dict[str, str]  # file of the report -> why it could not be made: its place holds the cause
 
     @property
     def complete(self) -> bool:
-        """Whether every cell of the plan is there."""
-        return not any(self.counts[state] for state in (FAILED, MISSING, CORRUPT))
+        """Whether every cell of the plan and every file of the report is there."""
+        return not self.broken and not any(self.counts[state] for state in (FAILED, MISSING, CORRUPT))
 
     @property
     def summary(self) -> str:
@@ -56,7 +57,9 @@ class ReduceResult:
         figures = [
             f"not drawn: {', '.join(n for n, w in self.not_drawn.items() if w == why)} ({why})" for why in reasons
         ]
-        return "\n".join([f"{self.report / 'index.html'}: {files}", count_text(self.counts), *figures, *self.notes])
+        broken = [f"{name} could not be made: {cause}" for name, cause in self.broken.items()]
+        page = f"{self.report / 'index.html'}: {files}"
+        return "\n".join([page, count_text(self.counts), *broken, *figures, *self.notes])
 
 
 def reduce(
@@ -102,9 +105,8 @@ def _reduce(study: Study, lang: str, figures: list[str] | None, report: Callable
         raise
     finally:
         draft.discard()
-    return ReduceResult(
-        draft.report, study.counts(), tuple(draft.made), tuple(draft.kept), tuple(study.number_notes), not_drawn
-    )
+    made, kept, notes = tuple(draft.made), tuple(draft.kept), tuple(study.number_notes)
+    return ReduceResult(draft.report, study.counts(), made, kept, notes, not_drawn, draft.broken)
 
 
 def check(lang: str, figures: list[str] | None) -> None:
@@ -141,8 +143,10 @@ def add_numbers(
             ["thumbs", i, [describe(p) for p in cells]],
             lambda: thumbnail_block(cells, packs[set_name], i),
         )
-    page = Page(study, findings, names, draft.folder, drawn, not_drawn, count_text(study.counts()), setting_text(study))
-    draft.add("index.html", ["page", places, *common, reads, lang, names, drawn, not_drawn], lambda: write_page(page))
+    broken, counts = dict(draft.broken), count_text(study.counts())
+    page = Page(study, findings, names, packs, draft.folder, drawn, not_drawn, counts, setting_text(study), broken)
+    page_inputs = ["page", places, *common, reads, lang, names, drawn, not_drawn, broken]
+    draft.add("index.html", page_inputs, lambda: write_page(page))
     return not_drawn
 
 
@@ -172,10 +176,10 @@ def add_grid(draft: Draft, study: Study, set_name: str, places: list[Place], pac
     ]
 
     def make() -> bytes:
-        image = draw_grid(set_grid(study, set_name, places, Pack(pack), lang))
-        return png(image, grid_chunks(study, set_name, places))
+        return png(draw_grid(set_grid(study, set_name, places, Pack(pack), lang)), chunks)
 
-    draft.add(f"grids/{name}.png", inputs, make)
+    chunks = grid_chunks(study, set_name, places)
+    draft.add(f"grids/{name}.png", inputs, make, lambda cause: cause_png(cause, chunks))
 
 
 def set_grid(study: Study, set_name: str, places: list[Place], thumbnails: Pack, lang: str = "en") -> Grid:
@@ -187,9 +191,8 @@ def set_grid(study: Study, set_name: str, places: list[Place], thumbnails: Pack,
         Row(method_label(method, lang), tuple(part_of(at[method, seed], thumbnails) for seed in seeds))
         for method in study.plan.methods
     )
-    lead = " ".join(part.strip() for part in (prompts.style, prompts.subject) if part.strip())
     return Grid(
-        f"{lead} …",
+        f"{lead(prompts)} …",
         tuple(f"… {s}" for s in prompts.settings),
         tuple(f"{word('seed', lang)} {s}" for s in seeds),
         rows,
@@ -226,7 +229,13 @@ def grid_chunks(study: Study, set_name: str, places: list[Place]) -> dict[str, s
 
 def add_overview(draft: Draft, study: Study, packs: dict[str, Path], lang: str) -> None:
     inputs = ["overview", described_places(study), study.notes, list(study.plan.size), lang]
-    draft.add("overview.png", inputs, lambda: png(overview.draw_overview(study, packs, lang), study_chunks(study)))
+    chunks = study_chunks(study)
+    draft.add(
+        "overview.png",
+        inputs,
+        lambda: png(overview.draw_overview(study, packs, lang), chunks),
+        lambda cause: cause_png(cause, chunks),
+    )
 
 
 def study_chunks(study: Study) -> dict[str, str]:

@@ -39,10 +39,14 @@ class Cell(Strict):
 
 
 class Plan(Strict):
-    """An experiment, resolved: all that changes pixels, and all that names it."""
+    """An experiment, resolved: all that changes pixels, and all that names it.
+
+    file: the absolute path of an experiment that is not shipped, for commands that make a part of it again.
+    """
 
     schema_version: int
     experiment: str
+    file: str = ""
     about: str
     model: ModelSpec
     steps: int
@@ -65,7 +69,8 @@ class Plan(Strict):
         return units
 
     def hash(self) -> str:
-        apart = {"sets": {"__all__": {"note"}}, **({} if self.font else {"font": True})}  # no cell is another for these
+        unset = {key: True for key in ("font", "file") if not getattr(self, key)}
+        apart = {"sets": {"__all__": {"note"}}, **unset}  # no cell is another for these
         return digest(self.model_dump(mode="json", exclude=apart))[:12]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from svdstory.pipeline.models.load import device_name
+from svdstory.pipeline.models.device import device_name
 
 
 def environment(device: str) -> dict:

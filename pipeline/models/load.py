@@ -9,7 +9,8 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from svdstory.pipeline.config.strict import InputError
-from svdstory.pipeline.models.spec import ModelSpec, check_device, resolve_model
+from svdstory.pipeline.models.device import choose_device
+from svdstory.pipeline.models.spec import ModelSpec, resolve_model
 
 
 @dataclass
@@ -50,52 +51,6 @@ def load_model(wanted: str | ModelSpec, device: str | None = None, dtype: str | 
         )
     pipe.set_progress_bar_config(disable=True)
     return Model(spec, pipe.to(place), place)
-
-
-def choose_device(wanted: str | None = None) -> torch.device:
-    """`wanted`, or a CUDA device if there is one, or the CPU. Raises InputError for a GPU without kernels."""
-    check_device(wanted)
-    place = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if place.type == "cuda":
-        if not torch.cuda.is_available():
-            raise InputError(
-                f"device {place}: this torch ({torch.__version__}) sees no GPU. "
-                "Run `svdstory doctor` on this node, or use --device cpu."
-            )
-        if (place.index or 0) >= torch.cuda.device_count():
-            raise InputError(f"device {place}: this machine has {torch.cuda.device_count()}, counted from cuda:0.")
-        missing = missing_kernels(torch.cuda.get_device_capability(place), torch.cuda.get_arch_list())
-        if missing:
-            raise InputError(f"{torch.cuda.get_device_name(place)}: {missing}")
-    return place
-
-
-def device_name(device: torch.device | str) -> str:
-    """The card's name, or `cpu`."""
-    place = torch.device(device)
-    return torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
-
-
-def missing_kernels(capability: tuple[int, int], arch_list: list[str]) -> str:
-    """Why a GPU of that capability cannot run this torch, with the wheel to install; empty if it can.
-
-    A binary for sm_XY runs on GPUs of the same major version and a minor of Y or more; PTX (compute_XY) on any later.
-    """
-    major, minor = capability
-    for arch in arch_list:
-        kind, _, number = arch.rstrip("af").partition("_")
-        a, b = divmod(int(number), 10)
-        if (kind == "sm" and a == major and b <= minor) or (kind == "compute" and (a, b) <= (major, minor)):
-            return ""
-    advice = (
-        "Install the newest wheel that has them: pip install torch==2.7.1 torchvision==0.22.1"
-        if major < 8
-        else "Install a newer torch: pip install -U torch torchvision"
-    )
-    return (
-        f"this torch ({torch.__version__}) has no kernels for sm_{major}{minor} (it has {' '.join(arch_list)}). "
-        + advice
-    )
 
 
 def check_dtype(dtype: str, place: torch.device) -> None:

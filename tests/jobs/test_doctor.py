@@ -15,7 +15,7 @@ V100 = {"name": "Tesla V100-SXM2-32GB", "capability": [7, 0], "memory_gb": 31.7}
 
 
 def test_a_v100_with_the_wrong_wheel_is_told_which_one_to_install_in_one_line():
-    from svdstory.pipeline.models.load import missing_kernels
+    from svdstory.pipeline.models.device import missing_kernels
 
     missing = missing_kernels((7, 0), ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"])
     (found,) = judge_gpus([{**V100, "missing": missing}])

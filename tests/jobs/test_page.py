@@ -3,11 +3,15 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from svdstory.jobs.cli.options import Asked
 from svdstory.jobs.report import page as page_module
+from svdstory.jobs.report.cells import read_study
+from svdstory.jobs.report.page import command
 from svdstory.jobs.report.reduce import reduce
 from svdstory.jobs.study.scores import score_path
 from svdstory.jobs.study.store import Attempt, Store
@@ -152,7 +156,7 @@ def test_a_click_enlarges_with_the_command_that_makes_it_again(page):
     command = page.find_element("css selector", "#large code").text
     assert command.startswith(
         "svdstory run synthetic.yaml --model tiny --steps 12 --size 128x128 --dtype float32 "
-        "--sets blue-bus --methods sdxl --seeds 0 --out again-"
+        "--set guidance=5 --set scheduler=ddim --sets blue-bus --methods sdxl --seeds 0 --out again-"
     )
     press(page, "ARROW_RIGHT")
     assert "in the desert" in page.find_element("id", "large-text").text
@@ -183,6 +187,55 @@ def test_names_of_users_are_text_not_markup(page):
     wait(page, "return document.querySelector('#about-set b').textContent.includes('<b>photo</b>')")
     assert "<img src=x" in page.find_element("id", "about-set").text
     assert page.execute_script("return document.querySelectorAll('#about-set img, #rows b, #rows i').length") == 0
+
+
+@pytest.mark.parametrize("width, height", [(1440, 900), (390, 844)])
+def test_the_first_screen_shows_one_grid_and_then_tells_without_a_word_of_statistics(page, width, height):
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        rows = page.find_elements("css selector", "#opening .line")
+        assert [row.find_element("css selector", ".label").text for row in rows[1:]] == [
+            "plain SDXL",
+            "ConsiStory",
+            "SVD log",
+            "SVD log²",
+        ]
+        assert rows[-1].location["y"] + rows[-1].size["height"] < height
+        assert page.find_element("css selector", ".told h2").location["y"] < height
+        assert page.execute_script(
+            "return [...document.querySelectorAll('#opening img')].every(i => i.naturalWidth > 0)"
+        )
+        words = page.find_element("id", "opening").text
+        assert not any(w in words for w in ("Holm", "p =", "Wilcoxon", "bootstrap")) and "is better" not in words
+        assert "too few to rule out chance" in words and "how different the subject looks" in words
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_openings_pictures_grow_by_a_click_and_its_numbers_tell_the_test_behind_them(page):
+    page.find_element("css selector", "#opening .cell").click()
+    wait(page, "return document.getElementById('large-image').naturalWidth === 128")
+    assert "SDXL (sdxl), seed " in page.find_element("id", "large-text").text
+    press(page, "ESCAPE")
+    told = page.find_element("css selector", ".told small").get_attribute("title")
+    assert told.startswith("plain SDXL − ConsiStory: ") and "Holm-corrected p = " in told
+
+
+def test_without_scripts_the_opening_is_all_there(run):
+    page = (run / "report" / "index.html").read_text().partition('<section id="numbers">')[0]
+    assert page.count("data:image/webp;base64,") == 4 * 2 and "ConsiStory" in page
+
+
+def test_the_command_can_be_pasted_in_any_folder(run, tmp_path):
+    study = read_study(run)
+    own = study.plan.model_copy(update={"file": "/home/me/my exp; rm -rf.yaml"})
+    assert command(replace(study, plan=own)).startswith("svdstory run '/home/me/my exp; rm -rf.yaml' --model tiny ")
+    mine = tmp_path / "my exp.yaml"
+    mine.write_text("sets: [red-fox]\nmethods: [sdxl]\nmodel: tiny\n")
+    assert Asked(experiment=str(mine)).plan()[0].file == str(mine.resolve())
+    assert Asked(experiment="demo").plan()[0].file == ""
 
 
 def test_a_phones_width_is_enough(page):

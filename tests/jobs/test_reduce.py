@@ -205,6 +205,60 @@ def test_holes_in_the_baseline_and_in_the_best_method_on_different_sets_still_gi
     assert "most consistent" not in (tmp_path / "report" / "index.html").read_text()
 
 
+def test_a_figure_and_a_grid_that_fail_are_holes_with_their_cause_and_cost_nothing_else(whole, run, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("raqm_layout() failed")
+
+    shutil.rmtree(run / "report")
+    with monkeypatch.context() as patched:
+        patched.setattr("svdstory.jobs.report.figures.pictures.draw_comparison", fail)
+        patched.setattr("svdstory.jobs.report.figures.scatter.why_not_tradeoff", fail)
+        patched.setattr("svdstory.jobs.report.figures.scatter.draw_tradeoff", fail)
+        patched.setattr("svdstory.jobs.report.reduce.draw_grid", fail)
+        result = reduce(run)
+    broken = {"figures/comparison.png", "figures/tradeoff.png", "grids/blue-bus.png", "grids/red-fox.png"}
+    assert set(result.broken) == broken | {"figures/not-drawn.json"} and not result.complete
+    assert "grids/red-fox.png could not be made: RuntimeError: raqm_layout() failed (test_reduce" in result.summary
+    page = (run / "report" / "index.html").read_text()
+    assert page.count("could not be made: RuntimeError: raqm_layout() failed") == 5 and "comparison.pdf" not in page
+    assert all(Image.open(run / "report" / name).size == (800, 200) for name in broken)
+    assert reduce(run).complete  # what failed is tried again
+    assert content(run / "report") == content(whole[0] / "report")
+
+
+def test_no_text_of_a_user_can_break_a_report(tmp_path):
+    odd = tmp_path / "odd.yaml"
+    odd.write_text(
+        'name: "odd $ $ \\n _{^ \\u2028 | `x` \\u202e name"\nstyle: "A\\tphoto\\nof"\nsubject: |\n  a red\n  fox $1 and $2\n'
+        'concept: fox\nsettings: ["in\\nsnow \\x01", "50 % & $x$ #1 ~ \\\\frac{"]\ngroup: bad\n'
+    )
+    plan = synthetic_run(tmp_path / "run", sets=("red-fox", str(odd)), methods=("consistory", "svd-log"), seeds=(0,))
+    score(tmp_path / "run", plan, "dreamsim", {"dreamsim": 0.3, "dreamsim_subject": 0.4})
+    score(tmp_path / "run", plan, "clipscore:tiny", {"clipscore": 0.7})
+    result = reduce(tmp_path / "run")
+    assert not result.broken and result.complete
+    assert not {"sets", "winners", "good-bad", "comparison"} & set(result.not_drawn)  # these write users' words
+    report = (tmp_path / "run" / "report" / "report.md").read_text()
+    assert all(line.count(" | ") == 3 - 1 for line in report.splitlines() if line.startswith("| SVD"))
+
+
+def test_means_over_different_sets_say_their_n_and_which_sets_are_left_out(tmp_path):
+    plan = synthetic_run(tmp_path, seeds=(0,), methods=("consistory", "svd-log"))
+    score(tmp_path, plan, "clipscore:tiny", {"clipscore": 0.7})
+    skip = {key for key, cell in plan.units.items() if cell.set == "blue-bus"}
+    score(tmp_path, plan, "dreamsim", {"dreamsim_subject": 0.5}, skip=skip)
+    reduce(tmp_path)
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "Means over n prompt sets" in report and " n = 1 |" in report and " n = 2 |" in report
+    said = "DreamSim distance (subject): 1 of 2 sets are left out of means: blue-bus (all methods: not scored)"
+    assert f"- {said}" in report and said in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_means_over_the_same_sets_say_their_n_once(whole):
+    report = (whole[0] / "report" / "report.md").read_text()
+    assert "Means over 2 prompt sets" in report and " n = " not in report.partition("| method")[2]
+
+
 def test_names_that_users_gave_become_safe_and_distinct_file_names(whole, tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.yaml").write_text(

@@ -3,8 +3,9 @@
 import csv
 import io
 
+from svdstory.jobs.report.escaping import latex
 from svdstory.jobs.report.statistics import Measurement, compare, summarise
-from svdstory.jobs.report.tables.rows import escape, statistics_rows, to_csv, to_latex
+from svdstory.jobs.report.tables.rows import statistics_rows, to_csv, to_latex
 
 PROTOCOLS = {
     "clipscore": {
@@ -74,4 +75,4 @@ def test_the_latex_caption_says_that_cells_are_missing_and_that_weights_are_rand
 
 
 def test_latex_special_characters_are_escaped():
-    assert escape(r"a_b\c^{~}") == r"a\_b\textbackslash{}c\textasciicircum{}\{\textasciitilde{}\}"
+    assert latex(r"a_b\c^{~}") == r"a\_b\textbackslash{}c\textasciicircum{}\{\textasciitilde{}\}"

@@ -10,7 +10,8 @@ from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.decoding import NotFinite, decode
 from svdstory.pipeline.generation import encode, generate, make_scheduler
-from svdstory.pipeline.models.load import load_model, missing_kernels
+from svdstory.pipeline.models.device import missing_kernels
+from svdstory.pipeline.models.load import load_model
 from svdstory.pipeline.models.spec import hub_snapshot, resolve_model, shipped_models
 from svdstory.pipeline.models.tiny import build_tiny
 

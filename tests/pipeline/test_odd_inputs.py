@@ -11,7 +11,8 @@ from svdstory.pipeline.config.methods import Method, named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.generation import encode, generate
-from svdstory.pipeline.models.load import choose_device, load_model
+from svdstory.pipeline.models.device import choose_device
+from svdstory.pipeline.models.load import load_model
 from svdstory.pipeline.models.tiny import build_tiny
 
 

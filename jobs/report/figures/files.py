@@ -2,14 +2,15 @@
 
 import io
 import json
+from collections.abc import Callable
 from functools import lru_cache
 
 from PIL import Image
 
-from svdstory.jobs.report.draft import Draft
+from svdstory.jobs.report.draft import Draft, concerns_the_run
 from svdstory.jobs.report.figures import FIGURES, Figure, chosen
 from svdstory.jobs.report.figures.material import Material
-from svdstory.jobs.report.grids import png
+from svdstory.jobs.report.grids import cause_png, png
 
 REASONS = "figures/not-drawn.json"
 
@@ -22,11 +23,12 @@ def add_figures(
     reads: what figures depend on -> its digest. matplotlib is loaded only if something has changed.
     """
     figures = chosen(names)
-    draft.add(
-        REASONS,
-        ["not drawn", sorted(f.name for f in figures), material.lang, reads],
-        lambda: json.dumps({f.name: why for f in figures if (why := f.why_not(material))}, indent=1).encode(),
-    )
+
+    def reasons_by(ask: Callable[[Figure, Material], str]) -> bytes:
+        return json.dumps({f.name: why for f in figures if (why := ask(f, material))}, indent=1).encode()
+
+    inputs = ["not drawn", sorted(f.name for f in figures), material.lang, reads]
+    draft.add(REASONS, inputs, lambda: reasons_by(Figure.why_not), lambda cause: reasons_by(_why_not))
     reasons = json.loads(draft.read(REASONS))
     for figure in figures:
         if figure.name not in reasons:
@@ -35,15 +37,28 @@ def add_figures(
 
 
 def add_figure(draft: Draft, material: Material, figure: Figure, reads: dict[str, str], chunks: dict[str, str]) -> None:
+    """A figure that fails leaves its cause in its place."""
+
     @lru_cache
     def drawn() -> tuple[bytes, bytes]:
         from svdstory.jobs.report.figures.style import files
 
         return files(figure.draw(material))
 
-    inputs = ["figure", material.lang, [reads[kind] for kind in figure.reads]]
-    draft.add(f"figures/{figure.name}.png", inputs, lambda: _with_chunks(drawn()[0], chunks))
-    draft.add(f"figures/{figure.name}.pdf", inputs, lambda: drawn()[1])
+    name, inputs = f"figures/{figure.name}", ["figure", material.lang, [reads[kind] for kind in figure.reads]]
+    draft.add(f"{name}.png", inputs, lambda: _with_chunks(drawn()[0], chunks), lambda cause: cause_png(cause, chunks))
+    if f"{name}.png" not in draft.broken:
+        draft.add(f"{name}.pdf", inputs, lambda: drawn()[1])
+
+
+def _why_not(figure: Figure, material: Material) -> str:
+    """A figure whose own question fails is drawn all the same: if it cannot be, its place says the cause."""
+    try:
+        return figure.why_not(material)
+    except Exception as error:
+        if concerns_the_run(error):
+            raise
+        return ""
 
 
 def _with_chunks(content: bytes, chunks: dict[str, str]) -> bytes:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from svdstory.jobs.report.escaping import drawn, plotted
 from svdstory.jobs.report.figures.material import Material
 from svdstory.jobs.report.figures.style import GREY, INK, LIGHT, SEQUENCE, WIDTH, colour, plt, say
 from svdstory.jobs.report.findings import better
@@ -206,7 +207,7 @@ def _name_axes(axes, material: Material, methods: list[str], names: list[str]) -
     starts = [i for i in range(len(groups)) if i == 0 or groups[i] != groups[i - 1]]
     for start in starts:
         end = next((s for s in starts if s > start), len(groups))
-        text = material.word(groups[start]) if groups[start] in ("good", "bad") else groups[start]
+        text = material.word(groups[start]) if groups[start] in ("good", "bad") else plotted(groups[start])
         axes.text((start + end - 1) / 2, -0.8, text, ha="center", va="bottom", fontsize=7.5, color=INK)
         if start:
             axes.axvline(start - 0.5, color="white", lw=2.5)
@@ -214,7 +215,8 @@ def _name_axes(axes, material: Material, methods: list[str], names: list[str]) -
 
 def short(name: str) -> str:
     """A set's name as a tick's label."""
-    return name if len(name) <= 26 else name[:25] + "…"
+    name = drawn(name)
+    return plotted(name if len(name) <= 26 else name[:25] + "…")
 
 
 def _number(value: float | None) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from svdstory.jobs.report.cells import Place, Study
+from svdstory.jobs.report.escaping import plotted
 from svdstory.jobs.report.findings import Findings
 from svdstory.jobs.report.labels import method_label, metric_label, word
 from svdstory.jobs.report.thumbnails import Pack
@@ -24,7 +25,7 @@ class Material:
         return word(key, self.lang, *values)
 
     def label(self, method: str) -> str:
-        return method_label(method, self.lang)
+        return plotted(method_label(method, self.lang))
 
     def metric(self, metric: str) -> str:
         return metric_label(metric, self.lang)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from svdstory.jobs.report.escaping import plotted
 from svdstory.jobs.report.figures.material import Material
 from svdstory.jobs.report.figures.style import GREY, INK, LIGHT, plt, say
 from svdstory.jobs.report.findings import better
+from svdstory.jobs.report.labels import lead
 
 CELL, LABEL, GAP = 1.3, 1.25, 0.04  # inches: a picture's width, the row labels' width, between pictures
 COMPONENTS = (
@@ -112,14 +114,15 @@ def draw_blocks(material: Material, blocks: list[Block]):
     y = total[1]
     for block in blocks:
         prompts = sets[block.set]
-        lead = " ".join(part.strip() for part in (prompts.style, prompts.subject) if part.strip())
-        figure.text(0, (y - 0.2) / total[1], f"{lead} …", fontsize=9, weight="bold", color=INK, va="center")
+        figure.text(
+            0, (y - 0.2) / total[1], f"{plotted(lead(prompts))} …", fontsize=9, weight="bold", color=INK, va="center"
+        )
         y -= head
         for c, setting in enumerate(prompts.settings):
             figure.text(
                 (LABEL + (c + 0.5) * (CELL + GAP)) / total[0],
                 (y + 0.03) / total[1],
-                "\n".join(textwrap.wrap(f"… {setting}", 22)[:2]),
+                "\n".join(textwrap.wrap(f"… {plotted(setting)}", 22)[:2]),
                 ha="center",
                 va="bottom",
                 fontsize=7,
@@ -148,7 +151,7 @@ def _draw_row(figure, material: Material, place, where, columns: int) -> None:
             (LABEL / width, y / height, columns * (CELL + GAP) / width - GAP / width, cell_height / height)
         )
         axes.set(xticks=[], yticks=[], facecolor="#f6f4f0")
-        axes.text(0.5, 0.5, place.hole, ha="center", va="center", color="#9c2b1b", transform=axes.transAxes)
+        axes.text(0.5, 0.5, plotted(place.hole), ha="center", va="center", color="#9c2b1b", transform=axes.transAxes)
         axes.spines[:].set(visible=True, color=LIGHT)
         return
     for c, image in enumerate(material.images(place)):

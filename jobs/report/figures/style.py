@@ -8,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the choice of backend)
 from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
 
+from svdstory.jobs.report.escaping import plotted  # noqa: E402
 from svdstory.jobs.report.figures.material import Material  # noqa: E402
 
 INK, GREY, LIGHT, NOTE, NOTE_GROUND = "#1b1b1b", "#6a6a6a", "#d9d6d0", "#7a4b00", "#fff3d1"
@@ -52,9 +53,9 @@ def say(figure, material: Material, *metrics: str, above: float = 0.08) -> None:
     notes = []
     if material.study.plan.model.note:
         notes.append(
-            f"{material.study.plan.model.name}: {material.word('noise')}"
+            f"{plotted(material.study.plan.model.name)}: {material.word('noise')}"
             if "noise" in material.study.plan.model.note
-            else material.study.plan.model.note
+            else plotted(material.study.plan.model.note)
         )
     if metrics and material.random(*metrics):
         notes.append(material.word("random"))

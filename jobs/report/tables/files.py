@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from svdstory.jobs.report.cells import Study, is_random
 from svdstory.jobs.report.claims import Answer
 from svdstory.jobs.report.draft import Draft
+from svdstory.jobs.report.escaping import markdown as escape
 from svdstory.jobs.report.findings import Findings, better
-from svdstory.jobs.report.labels import method_label, metric_label
+from svdstory.jobs.report.labels import meaning, method_label, metric_label
 from svdstory.jobs.report.safe_names import safe_names
 from svdstory.jobs.report.statistics import Interval
 from svdstory.jobs.report.tables.rows import statistics_rows, to_csv, to_latex
+
+NAMED = 4  # sets and methods that are named before the others are counted
 
 
 def groups_of(study: Study) -> list[str]:
@@ -42,22 +45,23 @@ def add_tables(
 def markdown(study: Study, findings: Findings, setting: str, counts: str, captions: dict[str, str]) -> str:
     """What a repository shows: counts, notes, the table of means, the figures."""
     plan, axes = study.plan, findings.axes
-    lines = [f"# {_plain(plan.experiment)}", "", _plain(plan.about), "", f"{setting}. {counts}.", ""]
-    lines += [f"> **{_plain(note)}**" for note in study.number_notes] + [""] * bool(study.number_notes)
+    lines = [f"# {escape(plan.experiment)}", "", escape(plan.about), "", f"{escape(setting)}. {counts}.", ""]
+    lines += [f"> **{escape(note)}**" for note in study.number_notes] + [""] * bool(study.number_notes)
     if axes:
         heads = [f"{metric_label(m)} {'↑' if better(m) > 0 else '↓'}" for m in axes.values()]
+        lines += [f"- {metric_label(m)}: {meaning(m)}" for m in axes.values()]
         lines += [
-            "Means over prompt sets with 95 % bootstrap intervals; † differs from "
-            f"{method_label(findings.baseline)} (Wilcoxon, Holm-corrected p < 0.05).",
             "",
-            "| method | " + " | ".join(heads) + " | sets |",
-            "|---" * (len(heads) + 1) + "|---:|",
+            f"Means over {_sets(findings)} prompt sets with 95 % bootstrap intervals; † differs from "
+            f"{escape(method_label(findings.baseline))} (Wilcoxon, Holm-corrected p < 0.05).",
+            "",
+            "| method | " + " | ".join(heads) + " |",
+            "|---" * (len(heads) + 1) + "|",
         ]
         for method in plan.methods:
-            sets = max((s.sets for m in axes.values() if (s := findings.summary(m, method))), default=0)
             cells = [number(findings, metric, method) for metric in axes.values()]
-            lines.append(f"| {_plain(method_label(method))} | " + " | ".join(cells) + f" | {sets} |")
-        lines.append("")
+            lines.append(f"| {escape(method_label(method))} | " + " | ".join(cells) + " |")
+        lines += ["", *(f"- {escape(line)}" for line in left_out(study, list(axes.values()))), ""]
     if findings.answers:
         lines += [
             "What the report claims for SDXL, asked of this run: paired differences over prompt sets with 95 % "
@@ -94,11 +98,20 @@ def answer_rows(answers: Sequence[Answer], study: Study) -> list[list[str]]:
 
 
 def number(findings: Findings, metric: str, method: str, group: str = "all") -> str:
-    """`0.312 [0.290, 0.334] †`, or a dash."""
-    interval, versus = findings.mean(metric, method, group), findings.versus(metric, method, group)
-    if interval is None:
+    """`0.312 [0.290, 0.334] †`, with `n = 12` where the means of the table are over differing numbers of sets; or a dash."""
+    summary, versus = findings.summary(metric, method, group), findings.versus(metric, method, group)
+    if summary is None or summary.interval is None:
         return "-"
-    return told(interval) + (" †" if versus and versus.p_holm is not None and versus.p_holm < 0.05 else "")
+    sure = versus and versus.p_holm is not None and versus.p_holm < 0.05
+    n = f" n = {summary.sets}" if _sets(findings) == "n" else ""
+    return told(summary.interval) + n + (" †" if sure else "")
+
+
+def _sets(findings: Findings) -> str:
+    """How many sets each mean of the table is over; `n` if that differs."""
+    metrics = findings.axes.values()
+    sizes = {s.sets for s in findings.summaries if s.metric in metrics and s.group == "all" and s.interval}
+    return str(*sizes) if len(sizes) == 1 else "n"
 
 
 def told(interval: Interval, sign: str = "") -> str:
@@ -109,6 +122,28 @@ def told(interval: Interval, sign: str = "") -> str:
     return mean + (f" [{', '.join(bounds)}]" if bounds else "")
 
 
-def _plain(text: str) -> str:
-    """User's text without markup."""
-    return "".join("\\" + c if c in "\\`*_{}[]<>#|" else c for c in text.replace("\n", " "))
+def left_out(study: Study, metrics: Sequence[str]) -> list[str]:
+    """`CLIPScore: 2 of 192 sets are left out of means: blue-bus (SVD log: out of memory), cat (all methods: not scored)`
+
+    A line for each metric that lacks cells.
+    """
+    lines = []
+    for metric in metrics:
+        lacking: dict[str, dict[str, str]] = {}  # set -> method -> cause
+        for (set_name, method, _), m in study.numbers[metric].items():
+            if m.value is None:
+                lacking.setdefault(set_name, {})[method] = m.cause
+        named = [f"{s} ({_whose(study, causes)})" for s, causes in list(lacking.items())[:NAMED]]
+        named += [f"{len(lacking) - NAMED} more (metrics.csv)"] if len(lacking) > NAMED else []
+        if lacking:
+            count = f"{len(lacking)} of {len(study.plan.sets)} sets"
+            lines.append(f"{metric_label(metric)}: {count} are left out of means: {', '.join(named)}")
+    return lines
+
+
+def _whose(study: Study, causes: dict[str, str]) -> str:
+    """causes: method -> why its cell has no number."""
+    labels = [method_label(m) for m in causes]
+    whose = ", ".join(labels) if len(labels) <= NAMED else f"{len(labels)} methods"
+    whose = "all methods" if len(labels) == len(study.plan.methods) else whose
+    return f"{whose}: {', '.join(dict.fromkeys(causes.values()))}"

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from svdstory.jobs.report.escaping import csv_cell, latex
 from svdstory.jobs.report.statistics import CONFIDENCE, Comparison, Interval, Summary
 from svdstory.pipeline.config.strict import digest
 
@@ -73,24 +74,13 @@ def to_latex(rows: Sequence[dict], metrics: Sequence[str], group: str = "all", l
         rf"\label{{{label}}}",
         rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
         r"\toprule",
-        " & ".join(["method", *map(escape, metrics)]) + r" \\",
+        " & ".join(["method", *map(latex, metrics)]) + r" \\",
         r"\midrule",
     ]
     for method in methods:
         cells = [_latex_cell(chosen.get((method, metric))) for metric in metrics]
-        lines.append(" & ".join([escape(method), *cells]) + r" \\")
+        lines.append(" & ".join([latex(method), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
-
-
-def escape(text: str) -> str:
-    """Text as LaTeX takes it."""
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        **{c: "\\" + c for c in "&%$#_{}"},
-    }
-    return "".join(special.get(c, c) for c in text)
 
 
 def _interval(name: str, interval: Interval | None) -> dict:
@@ -113,8 +103,7 @@ def _csv_cell(key: str, value) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.3g}" if key.endswith("_p") else f"{value:.6f}"
-    text = str(value)
-    return "'" + text if text[:1] in ("=", "+", "-", "@") and not isinstance(value, int) else text
+    return csv_cell(value) if isinstance(value, str) else str(value)
 
 
 def _latex_cell(row: dict | None) -> str:
@@ -128,13 +117,13 @@ def _latex_cell(row: dict | None) -> str:
 def _caption(chosen: dict, metrics: Sequence[str], group: str) -> str:
     rows = [row for row in chosen.values() if row["metric"] in metrics]
     parts = [
-        f"Means over {'all' if group == 'all' else escape(group)} prompt sets ($n$), "
+        f"Means over {'all' if group == 'all' else latex(group)} prompt sets ($n$), "
         rf"{CONFIDENCE * 100:.0f}\% bootstrap intervals (BCa) over sets."
     ]
     baselines = sorted({row["baseline"] for row in rows if row["baseline"]})
     if baselines:
         parts.append(
-            rf"$\dagger$: differs from {escape(', '.join(baselines))} on the same sets and seeds "
+            rf"$\dagger$: differs from {latex(', '.join(baselines))} on the same sets and seeds "
             rf"(Wilcoxon, Holm-corrected $p < {ALPHA}$)."
         )
     missing = max((row["cells_missing"] for row in rows), default=0)
@@ -147,5 +136,5 @@ def _caption(chosen: dict, metrics: Sequence[str], group: str) -> str:
             weights = row["weights"]
             state = "RANDOM WEIGHTS: NO MEANING" if not weights or "random" in weights else f"weights {weights[:12]}"
             told.setdefault(f"{row['embedder']}, {state}, {row['library']}", []).append(f"{metric} ({row['protocol']})")
-    parts += [escape(f"{', '.join(names)}: {network}.") for network, names in told.items()]
+    parts += [latex(f"{', '.join(names)}: {network}.") for network, names in told.items()]
     return " ".join(parts)

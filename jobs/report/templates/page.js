@@ -56,10 +56,10 @@ function drawTable() {
       textContent: `${metric.label} ${metric.better > 0 ? "↑" : "↓"}`,
       onclick() { table.worst = table.axis === axis && !table.worst; table.axis = axis; drawTable(); },
     }), metric.random ? " (random weights)" : "");
-  }), make("th", {}, "sets"));
+  }));
   $("table").replaceChildren(tabs, make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head),
     make("tbody", {}, ...sortedMethods(axes).map((m) => tableRow(m, axes))))),
-  make("p", { className: "setting" }, `Mean [95 % bootstrap interval over sets]; difference to ${run.methods.find((m) => m.name === run.baseline).label} on the ` +
+  make("p", { className: "setting" }, `Mean over ${setsOf(axes).length > 1 ? "n" : setsOf(axes)[0]} sets [95 % bootstrap interval]; difference to ${run.methods.find((m) => m.name === run.baseline).label} on the ` +
     "same sets and seeds, coloured where Holm-corrected p < 0.05. Click a heading to sort."));
 }
 
@@ -74,20 +74,25 @@ function sortedMethods() {
 
 function tableRow(m, axes) {
   const rows = axes.map((axis) => run.statistics[table.group][axis][m]);
-  const cells = rows.map((row, i) => numberCell(row, run.metrics.find((x) => x.name === run.axes[axes[i]]).better));
-  const sets = Math.max(...rows.map((row) => row[7])), left = Math.max(...rows.map((row) => row[8]));
+  const cells = rows.map((row, i) =>
+    numberCell(row, run.metrics.find((x) => x.name === run.axes[axes[i]]).better, setsOf(axes).length > 1));
   return make("tr", { className: run.methods[m].name === run.baseline ? "baseline" : "" },
-    make("td", { title: run.methods[m].name }, run.methods[m].label), ...cells,
-    make("td", {}, left ? `${sets} (${left} left out)` : String(sets)));
+    make("td", { title: run.methods[m].name }, run.methods[m].label), ...cells);
 }
 
-function numberCell([mean, low, high, gap, gapLow, gapHigh, p], better) {
+// The different numbers of sets that the table's means are over: n stands beside each mean if there are several.
+function setsOf(axes) {
+  return [...new Set(axes.flatMap((axis) => run.statistics[table.group][axis].map((row) => row[7])))].filter(Boolean);
+}
+
+function numberCell([mean, low, high, gap, gapLow, gapHigh, p, sets], better, tellSets) {
   if (mean === null) return make("td", {}, "-");
   const digits = Math.max(...[mean, low, high].map(Math.abs)) < 0.05 ? 4 : 3;  // as in report.md
   const told = (x) => x.toFixed(digits).replace("-", "−").replace(/^−(?=[0.]*$)/, "");
   const signed = (x) => `+${told(x)}`.replace("+−", "−");
   const cell = make("td", {}, told(mean), " ");
   if (low !== null) cell.append(make("small", {}, `[${told(low)}, ${told(high)}]`));
+  if (tellSets) cell.append(make("small", {}, ` n = ${sets}`));
   if (gap !== null) {
     const sure = p !== null && p < 0.05 ? (gap * better > 0 ? "better" : "worse") : "";
     const bounds = gapLow === null ? "" : ` [${signed(gapLow)}, ${signed(gapHigh)}]`;
@@ -248,6 +253,13 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("click", (event) => {
   if (!$("method-box").contains(event.target) && event.target.isConnected) $("method-box").open = false;
 });
+
+// The opening's pictures are shown larger by the same click as all others.
+for (const cell of document.querySelectorAll("#opening .cell")) {
+  const at = cellAt.get(cell.dataset.at), image = Number(cell.dataset.image);
+  cell.onclick = async () => enlarge(at, image, await thumbnails(at[0]));
+  hinted(cell, () => hint(at, image));
+}
 
 if (run.small) document.body.classList.add("small");
 drawTable();

@@ -133,9 +133,8 @@ if CONTROL:
     stub("svdstory.pipeline.generation", Generated=object, generate=generate)
     stub("svdstory.pipeline.metrics.registry", load_scorer=lambda name, *_, **__: Measureless(name))
     stub(
-        "svdstory.pipeline.models.load",
-        Model=object,
+        "svdstory.pipeline.models.device",
         choose_device=lambda device: "cpu",
         device_name=lambda device: device.type,
-        load_model=load_model,
     )
+    stub("svdstory.pipeline.models.load", Model=object, load_model=load_model)
