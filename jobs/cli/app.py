@@ -18,6 +18,7 @@ from svdstory.jobs.cli import (
     commands_train,
 )
 from svdstory.jobs.cli.defaults import export_weights
+from svdstory.jobs.cli.options import Command
 from svdstory.pipeline.config.strict import InputError
 
 app = typer.Typer(
@@ -56,6 +57,9 @@ for commands in (
     commands_train,
 ):
     commands.register(app)
+for group in (app, *(group.typer_instance for group in app.registered_groups)):
+    for command in group.registered_commands:
+        command.cls = Command
 
 
 def main(words: list[str] | None = None) -> None:

@@ -150,7 +150,8 @@ def failed_so(keys: list[str], store: Store, cause: str) -> list[str]:
         what = "has failed" if cause == "any" else f"failed by {cause!r}{nearest(cause, causes)}"
         raise InputError(
             f"{store.run}: no unit that is missing {what}. Causes: {', '.join(causes) or 'none'}. "
-            "`svdstory submit` adds all that is missing."
+            "`svdstory submit` adds all that is missing.",
+            key="cause",
         )
     return chosen
 

@@ -44,6 +44,11 @@ class ReduceResult:
     not_drawn: dict[str, str]  # figure -> why the run does not give it
 
     @property
+    def page(self) -> Path:
+        """The page to open."""
+        return self.report.absolute() / "index.html"
+
+    @property
     def complete(self) -> bool:
         """Whether every cell of the plan is there."""
         return not any(self.counts[state] for state in (FAILED, MISSING, CORRUPT))
@@ -56,7 +61,7 @@ class ReduceResult:
         figures = [
             f"not drawn: {', '.join(n for n, w in self.not_drawn.items() if w == why)} ({why})" for why in reasons
         ]
-        return "\n".join([f"{self.report / 'index.html'}: {files}", count_text(self.counts), *figures, *self.notes])
+        return "\n".join([f"report: {files}", count_text(self.counts), *figures, *self.notes])
 
 
 def reduce(
@@ -109,7 +114,7 @@ def _reduce(study: Study, lang: str, figures: list[str] | None, report: Callable
 
 def check(lang: str, figures: list[str] | None) -> None:
     if lang not in LANGUAGES:
-        raise InputError(f"language {lang!r}: expected {' or '.join(LANGUAGES)}.")
+        raise InputError(f"language {lang!r}: expected {' or '.join(LANGUAGES)}.", key="lang")
     chosen(figures)
 
 

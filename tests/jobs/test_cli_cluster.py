@@ -89,3 +89,23 @@ def test_logs_of_a_unit_that_is_not_there_names_the_nearest(tmp_path):
     assert list(of_unit(tmp_path, unit[:9])) == [f"{unit} (red-fox, sdxl, seed 0): missing"]
     with pytest.raises(InputError, match=rf"did you mean '{unit}'"):
         next(of_unit(tmp_path, unit[:-1] + "x"))
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (("reduce", "--figures", "tradeof"), "--figures tradeof: unknown figure 'tradeof' (did you mean 'tradeoff'?)"),
+        (("reduce", "--lang", "de"), "--lang de: language 'de': expected en or ru"),
+        (("curate", "--method", "sdlx"), "--method sdlx: method 'sdlx' is not in this run (did you mean 'sdxl'?)"),
+        (("spectra", "--set", "red-foxx"), "--set red-foxx: not in "),
+        (("spectra", "--method", "sdxl", "--seed", "7"), "--seed 7: not in "),
+        (("score", "--scorer", "clipscor"), "--scorer: unknown scorer 'clipscor' (did you mean 'clipscore'?)"),
+        (("retry", "--site", "labb"), "--site labb: unknown site 'labb' (did you mean 'lab'?)"),
+        (("retry", "--site", "lab", "--cause", "bugg"), "--cause bugg: "),
+    ],
+)
+def test_whatever_command_its_errors_name_the_option(svdstory, tmp_path, monkeypatch, words, expected):
+    planned(tmp_path)
+    pretend(monkeypatch, tmp_path / "bin", **dict.fromkeys(("sbatch", "srun", "squeue", "scontrol"), "exit 0"))
+    status, _, told = svdstory(words[0], tmp_path, *words[1:])
+    assert status == 2 and told.startswith(f"svdstory: {expected}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from svdstory.jobs.cli.progress import Pace
 from tests.jobs.study import report_of
 
 EXPERIMENT = """sets: [fox.yaml]
@@ -186,3 +187,38 @@ def test_bad_input_is_one_message_and_exit_status_two(folder):
     )
     assert done.returncode == 2 and not (folder / "results").exists()
     assert done.stderr.startswith("svdstory: unknown method 'consistori' (did you mean 'consistory'?)")
+
+
+def test_on_a_terminal_a_run_shows_one_bar_and_ends_with_the_page_to_open(folder, undisturbed):
+    import pty
+
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        command("run", folder / "small.yaml", "--out", undisturbed),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=end,
+        text=True,
+    )
+    os.close(end)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+    page = Path(process.communicate(timeout=60)[0].splitlines()[-1])
+    assert process.returncode == 0 and b" 3/3 " in shown and b"[3/3]" not in shown
+    assert page.is_absolute() and page == undisturbed / "report" / "index.html" and page.is_file()
+
+
+def test_the_time_left_counts_what_was_made_and_not_what_was_found():
+    pace = Pace(total=10, began=0.0)
+    for _ in range(4):
+        pace.step(made=False, now=1.0)
+    assert pace.left(1.0) == ""
+    pace.step(made=True, now=10.0)
+    assert pace.left(10.0) == "0:00:50 left" and pace.left(30.0) == "0:00:30 left"
+    for _ in range(5):
+        pace.step(made=True, now=120.0)
+    assert pace.left(120.0) == "0:00:00 left"
