@@ -93,11 +93,11 @@ def spectra_run(
     plan = read_plan(plan_path(run))
     attending = [name for name, m in plan.methods.items() if m.extended_attention != "off" and m.reference == "anchors"]
     method = method or next((m for m in ("unmasked", *attending) if m in plan.methods), None)
-    if method is None:
-        raise InputError(f"{run}: no method of it attends to anchors, so there are no K and V of theirs to record.")
     for option, wanted, known in (("set", set_name, plan.sets), ("method", method, plan.methods)):
         if wanted is not None and wanted not in known:
             raise InputError(f"--{option} {wanted}: not in {run}{choices(wanted, list(known))}.")
+    if method is None:
+        raise InputError(f"{run}: no method of it attends to anchors, so there are no K and V of theirs to record.")
     cells = [c for c in plan.cells if c.method == method and set_name in (None, c.set)]
     cell = next((c for c in cells if seed in (None, c.seed)), None)
     if cell is None:
