@@ -14,6 +14,7 @@ from svdstory.jobs.cli import (
     commands_report,
     commands_runs,
     commands_score,
+    commands_setup,
     commands_study,
     commands_train,
 )
@@ -49,6 +50,7 @@ def before_any_command(
 
 for commands in (
     commands_study,
+    commands_setup,
     commands_cluster,
     commands_report,
     commands_runs,

@@ -20,6 +20,8 @@ def _proven(run: Path) -> Path:
     from svdstory.jobs.study.plan import is_run
     from svdstory.jobs.study.sharing import guard
 
+    if not run.exists() and (results_folder() / run).is_dir():
+        run = results_folder() / run
     guard(is_run(run))
     return run
 
@@ -29,7 +31,9 @@ def _each_proven(runs: list[Path]) -> list[Path]:
 
 
 # Whatever a command does with RUN, it is a run: asked here, before the command begins.
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=_proven)]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, or its name in the results folder.", callback=_proven)
+]
 RunFolders = Annotated[
     list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False, callback=_each_proven)
 ]

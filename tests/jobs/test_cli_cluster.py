@@ -5,6 +5,7 @@ import re
 import pytest
 
 from svdstory.jobs.cluster.logs import by_cause, of_unit
+from svdstory.jobs.queue.ledger import submissions
 from svdstory.jobs.study.plan import plan_path, read_plan
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.pipeline.config.strict import InputError
@@ -47,6 +48,23 @@ def test_a_dry_run_counts_what_is_there_already(svdstory, tmp_path, asked):
     Store(tmp_path / "my run").publish(first, {"0.png": b"x"}, {}, Attempt.here())
     _, told, _ = svdstory("submit", *WORDS, "--dry-run")
     assert "3 units in " in told and "/submissions/0002/" in told
+
+
+def test_a_dry_run_where_all_is_there_says_so_and_of_a_smaller_plan_refuses(svdstory, tmp_path, asked):
+    svdstory("submit", *WORDS)
+    run = tmp_path / "my run"
+    publish(run, *read_plan(plan_path(run)).units)
+    (submission,) = submissions(run)
+    (submission.folder / "reduced.json").write_text('{"complete": true}')
+    assert "nothing to add: 4 units are finished, 0 queued" in svdstory("submit", *WORDS, "--dry-run")[1]
+    status, _, told = svdstory("submit", *WORDS, "--sets", "blue-bus", "--dry-run")
+    assert status == 2 and "--replace" in told
+    status, _, told = svdstory("submit", *WORDS, "--sets", "blue-bus", "--dry-run", "--replace")
+    assert status == 0
+
+
+def test_a_dry_run_leaves_out_the_nodes_that_are_named(svdstory, asked):
+    assert "#SBATCH --exclude='n[3-4]'" in svdstory("submit", *WORDS, "--exclude", "n[3-4]", "--dry-run")[1]
 
 
 def test_plan_with_a_site_shows_the_same_where_there_is_no_slurm(svdstory, tmp_path, monkeypatch):
