@@ -14,10 +14,12 @@ from svdstory.jobs.cli import (
     commands_report,
     commands_runs,
     commands_score,
+    commands_setup,
     commands_study,
     commands_train,
 )
 from svdstory.jobs.cli.defaults import export_weights
+from svdstory.jobs.cli.options import Command
 from svdstory.pipeline.config.strict import InputError
 
 app = typer.Typer(
@@ -48,6 +50,7 @@ def before_any_command(
 
 for commands in (
     commands_study,
+    commands_setup,
     commands_cluster,
     commands_report,
     commands_runs,
@@ -56,6 +59,9 @@ for commands in (
     commands_train,
 ):
     commands.register(app)
+for group in (app, *(group.typer_instance for group in app.registered_groups)):
+    for command in group.registered_commands:
+        command.cls = Command
 
 
 def main(words: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The commands for a cluster: submit, work, status, logs, retry, cancel, clean, prefetch, doctor."""
+"""The commands for a run on a cluster: submit, work, status, logs, retry, cancel, clean."""
 
 import json
 import time
@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from svdstory.jobs.cli.defaults import results_folder, site_or_default
-from svdstory.jobs.cli.options import Asked, Model, Out, Replace, RunFolder, SiteName, naming, takes_experiment
+from svdstory.jobs.cli.defaults import site_or_default
+from svdstory.jobs.cli.options import Asked, Replace, RunFolder, SiteName, naming, takes_experiment
 from svdstory.pipeline.config.strict import InputError
 
 SubmittedSite = Annotated[str | None, typer.Option("--site", help="A site profile. Default: the last submit's.")]
@@ -26,9 +26,13 @@ Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to svdstory's."""
-    for command in (submit, status, logs, retry, cancel, clean, prefetch, doctor):
+    for command in (submit, status, logs, retry, cancel, clean):
         app.command(rich_help_panel="Cluster")(command)
     app.command(hidden=True)(work)
+
+
+def _nodes(exclude: str | None) -> list[str] | None:
+    return None if exclude is None else [] if exclude == "none" else [exclude]
 
 
 @contextmanager
@@ -67,7 +71,7 @@ def submit(
         check_growth(plan, folder)
     folder = folder.absolute()
     if dry_run:
-        typer.echo(dry_run_text(plan, folder, profile, units_per_task))
+        typer.echo(dry_run_text(plan, folder, profile, per_task=units_per_task, exclude=_nodes(exclude)))
         return
     prepare(plan, folder, replace, profile.group)
     for line in notes(plan):
@@ -93,12 +97,12 @@ def unconfirmed(profile) -> str:
     return f"site: not confirmed on the machine yet: {', '.join(profile.unconfirmed)}"
 
 
-def dry_run_text(plan, folder: Path, profile, per_task: int | None = None) -> str:
+def dry_run_text(plan, folder: Path, profile, **options) -> str:
     """What a submit would ask for, in words and as scripts."""
     from svdstory.jobs.cluster.dry_run import dry_run
 
     notes = f"{unconfirmed(profile)}\n" if profile.unconfirmed else ""
-    return notes + dry_run(plan, folder.absolute(), profile, per_task)
+    return notes + dry_run(plan, folder.absolute(), profile, **options)
 
 
 def _look_at_a_node(profile, folder: Path) -> None:
@@ -118,8 +122,7 @@ def _queue(
     """Submit what is missing (of one failure cause, if given), and say what was asked. Exit status 1 if refused."""
     from svdstory.jobs.cluster.submit import submit_missing
 
-    nodes = None if exclude is None else [] if exclude == "none" else [exclude]
-    asked = submit_missing(folder, profile, cause=cause, per_task=per_task, exclude=nodes, say=typer.echo)
+    asked = submit_missing(folder, profile, cause=cause, per_task=per_task, exclude=_nodes(exclude), say=typer.echo)
     if asked.refused:
         typer.echo("\n".join(asked.refused), err=True)
         typer.echo(
@@ -261,52 +264,3 @@ def clean(
     if yes:
         remove(sorts)
     typer.echo("removed" if yes and sorts else "nothing to remove" if not sorts else "nothing was removed: add --yes")
-
-
-def prefetch(
-    model: Annotated[str | None, typer.Argument(help="A model of models.yaml, such as sdxl.")] = None,
-    scorer: Annotated[list[str] | None, typer.Option(help="A scorer, such as dreamsim. Repeatable.")] = None,
-):
-    """Fetch weights where there is internet (a login node), so that no job needs it.
-
-    Example: svdstory prefetch sdxl --scorer clipscore --scorer dreamsim
-    """
-    from svdstory.jobs.cluster.prefetch import fetch_model, fetch_scorer
-
-    if not model and not scorer:
-        raise InputError("prefetch what? Give a model (sdxl), or --scorer clipscore, --scorer dreamsim.")
-    if model:
-        typer.echo(f"{model}: {fetch_model(model) or 'needs no download'}")
-    for name in scorer or []:
-        typer.echo(f"{name}: " + ", ".join(str(path) for path in fetch_scorer(name)))
-
-
-def doctor(
-    model: Model = None,
-    out: Out = None,
-    site: SiteName = None,
-    probe: Probe = False,
-    as_json: Json = False,
-    scorer: Annotated[list[str] | None, typer.Option(help="A scorer whose weights to look for. Repeatable.")] = None,
-):
-    """Is everything here that a run needs: packages, GPU kernels, weights, disk; with --site the cluster.
-
-    With --probe, a tiny job looks at a node too.
-
-    Example: svdstory doctor --site charisma --model sdxl --probe
-    """
-    from svdstory.jobs.cluster.doctor import as_json as written
-    from svdstory.jobs.cluster.doctor import examine_here, examine_node, examine_site
-    from svdstory.jobs.cluster.parameters import python_of
-
-    with naming({None: "--probe: a job looks at a node of a cluster"}):
-        profile = load_profile(site) if site or probe else None
-    place = (out or results_folder()).absolute()
-    findings = list(examine_here(model, scorer or [], place))
-    if profile:
-        findings += examine_site(profile)
-        if probe:
-            with slurms_words():
-                findings += examine_node(profile, python_of(profile), place)
-    typer.echo(written(findings) if as_json else "\n".join(f"{f.verdict:4}  {f.what}: {f.words}" for f in findings))
-    raise typer.Exit(1 if any(found.verdict == "bad" for found in findings) else 0)

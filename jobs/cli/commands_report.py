@@ -43,7 +43,7 @@ def reduce_run(
         raise InputError(f"--out {out}: is for several runs. The report of one lies in it: {run / 'report'}.")
     result = reduce(run, lang=lang, figures=figures and figures.split(","), report=_say)
     _say("")
-    typer.echo(result.summary)
+    typer.echo(f"{result.summary}\n{result.page}")
     raise typer.Exit(0 if result.complete else 1)
 
 
@@ -88,19 +88,21 @@ def spectra_run(
     The unit itself stays as it is; RUN/spectra gets one small file.
     """
     from svdstory.jobs.study.plan import plan_path, read_plan
-    from svdstory.pipeline.config.strict import InputError
+    from svdstory.pipeline.config.strict import InputError, choices
 
     plan = read_plan(plan_path(run))
     attending = [name for name, m in plan.methods.items() if m.extended_attention != "off" and m.reference == "anchors"]
     method = method or next((m for m in ("unmasked", *attending) if m in plan.methods), None)
-    cell = next(
-        (c for c in plan.cells if c.method == method and set_name in (None, c.set) and seed in (None, c.seed)), None
-    )
+    for option, wanted, known in (("set", set_name, plan.sets), ("method", method, plan.methods)):
+        if wanted is not None and wanted not in known:
+            raise InputError(f"--{option} {wanted}: not in {run}{choices(wanted, list(known))}.")
+    if method is None:
+        raise InputError(f"{run}: no method of it attends to anchors, so there are no K and V of theirs to record.")
+    cells = [c for c in plan.cells if c.method == method and set_name in (None, c.set)]
+    cell = next((c for c in cells if seed in (None, c.seed)), None)
     if cell is None:
-        raise InputError(
-            f"{run}: no cell with set {set_name}, method {method}, seed {seed}. "
-            f"Sets: {', '.join(plan.sets)}. Methods: {', '.join(plan.methods)}."
-        )
+        seeds = ", ".join(dict.fromkeys(str(c.seed) for c in cells))
+        raise InputError(f"--seed {seed}: not in {run}. Seeds of {set_name or 'all sets'}, {method}: {seeds}.")
     from svdstory.jobs.node.record_spectra import record_spectra
 
     for path in record_spectra(plan, run, [cell.key], device):

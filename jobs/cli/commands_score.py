@@ -74,7 +74,7 @@ def score_with_progress(
     from svdstory.pipeline.models.device import choose_device
 
     before = time.monotonic()
-    with progress(len(plan.units)) as advance:
+    with progress({"": len(plan.units)}) as advance:
 
         def report(key: str, state: str) -> None:
             nonlocal before

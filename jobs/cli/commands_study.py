@@ -74,7 +74,7 @@ def finish(folder: Path, plan, device: str | None) -> None:
 
     unscored = score_with_each(plan.scorers, score, lambda text: typer.echo(text, err=True))
     result = reduce(folder)
-    typer.echo(result.summary)
+    typer.echo(f"{result.summary}\n{result.page}")
     raise typer.Exit(0 if result.complete and not unscored else 1)
 
 

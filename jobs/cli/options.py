@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from svdstory.jobs.cli.defaults import default, read_defaults, results_folder
 from svdstory.pipeline.config.documents import expanded, read_text
@@ -19,6 +20,8 @@ def _proven(run: Path) -> Path:
     from svdstory.jobs.study.plan import is_run
     from svdstory.jobs.study.sharing import guard
 
+    if not run.exists() and (results_folder() / run).is_dir():
+        run = results_folder() / run
     guard(is_run(run))
     return run
 
@@ -28,7 +31,9 @@ def _each_proven(runs: list[Path]) -> list[Path]:
 
 
 # Whatever a command does with RUN, it is a run: asked here, before the command begins.
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=_proven)]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, or its name in the results folder.", callback=_proven)
+]
 RunFolders = Annotated[
     list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False, callback=_each_proven)
 ]
@@ -177,13 +182,26 @@ def takes_experiment(experiment: str | None = None) -> Callable[[Callable], Call
 
 @contextmanager
 def naming(said: dict[str | None, str]) -> Iterator[None]:
-    """InputErrors that concern one of these keys begin with the words that gave it."""
+    """InputErrors that concern one of these keys begin with the words that gave it; then they concern none any more."""
     try:
         yield
     except InputError as error:
-        if error.key in said:
-            raise InputError(f"{said[error.key]}: {error}") from None
-        raise
+        raise InputError(f"{said[error.key]}: {error}" if error.key in said else str(error)) from None
+
+
+class Command(TyperCommand):
+    """A command whose InputErrors begin with the option that they concern, as it was given."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            source = error.key and ctx.get_parameter_source(error.key)
+            if not source or source.name != "COMMANDLINE":
+                raise
+            option, value = f"--{error.key}", ctx.params[error.key]
+            with naming({error.key: option if isinstance(value, list | tuple) else f"{option} {value}"}):
+                raise
 
 
 def _names(text: str | None, option: str) -> list[str] | None:

@@ -5,25 +5,28 @@ from pathlib import Path
 from svdstory.jobs.cluster import launch, preflight
 from svdstory.jobs.cluster.parameters import python_of
 from svdstory.jobs.cluster.sites import Site
-from svdstory.jobs.cluster.submit import describe, lacking, requests, room
+from svdstory.jobs.cluster.submit import describe, is_reduced, lacking, nothing_to_add, requests, room
 from svdstory.jobs.queue import ledger
 from svdstory.jobs.queue.ledger import Array, Live, Submission
 from svdstory.jobs.queue.scheduler import SlurmError
 from svdstory.jobs.study.code import identity
-from svdstory.jobs.study.plan import Plan
+from svdstory.jobs.study.plan import Plan, plans_of
 
 TOKEN = "TOKEN"  # in the jobs' names; a submit draws it by chance
 
 
-def dry_run(plan: Plan, run: Path, site: Site, per_task: int | None = None) -> str:
+def dry_run(plan: Plan, run: Path, site: Site, *, per_task: int | None = None, exclude: list[str] | None = None) -> str:
     """Notes, the shape of the arrays, GPU hours, and each script that sbatch would be given.
 
-    Slurm's own ids are JOB0, JOB1, ...; the folder is the run's. Raises InputError for all that a submit refuses.
+    Slurm's own ids are JOB0, JOB1, ... Raises InputError for all that a submit refuses.
     """
     notes = preflight.check(plan, run, site)
     live, places, silence = _queue(run, site)
-    lack = lacking(plan, run, site, live, places, per_task=per_task)
+    lack = lacking(plan, run, site, live, places, per_task=per_task, exclude=exclude)
     notes += [f"{silence}. What waits in a queue is not counted"] if silence else []
+    is_plan = any(path.stem.endswith(plan.hash()) for path in plans_of(run)[-1:])
+    if not lack.keys and is_plan and (not all(holder.array.count for holder in live) or is_reduced(run)):
+        return "\n".join([*notes, nothing_to_add(lack)])
     told = [*notes, describe(lack, site)]
     number = max((s.number for s in ledger.submissions(run)), default=0) + 1
     folder = Submission(run / "submissions" / f"{number:04d}")

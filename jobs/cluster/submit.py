@@ -96,7 +96,7 @@ def submit_missing(
             say(f"job {array.job} was found again by its name ({array.name}): its launcher did not write it down")
         lack = lacking(plan, run, site, standing.live, room(site), cause, per_task, exclude)
         if not lack.keys and (standing.reduce or is_reduced(run)):
-            say(f"nothing to add: {len(lack.finished)} units are finished, {len(lack.queued)} queued")
+            say(nothing_to_add(lack))
             return Asked(None, 0, [])
         facts = {"plan": str(path.relative_to(run)), "code": identity()["hash"], "site": site.model_dump(mode="json")}
         submission = ledger.intend(run, number, lack.tasks, lack.sizes, **facts)
@@ -150,7 +150,8 @@ def failed_so(keys: list[str], store: Store, cause: str) -> list[str]:
         what = "has failed" if cause == "any" else f"failed by {cause!r}{nearest(cause, causes)}"
         raise InputError(
             f"{store.run}: no unit that is missing {what}. Causes: {', '.join(causes) or 'none'}. "
-            "`svdstory submit` adds all that is missing."
+            "`svdstory submit` adds all that is missing.",
+            key="cause",
         )
     return chosen
 
@@ -159,6 +160,10 @@ def is_reduced(run: Path) -> bool:
     """Whether a reduce job has built a report without holes. Units only ever come, so it holds from then on."""
     plans = [submission.intent["plan"] for submission in ledger.submissions(run) if submission.reduced]
     return str(plan_path(run).relative_to(run)) in plans
+
+
+def nothing_to_add(lack: Lack) -> str:
+    return f"nothing to add: {len(lack.finished)} units are finished, {len(lack.queued)} queued"
 
 
 def describe(lack: Lack, site: Site) -> str:

@@ -21,9 +21,9 @@ def sample_all(
     device: str | None,
     micro_batch: int | None,
     workers: int | None = None,
-    progress: Callable[[int], AbstractContextManager],
+    progress: Callable[[dict[str, int]], AbstractContextManager],
 ) -> dict[str, str]:
-    """Make every missing unit. `progress(units)` gives advance(name, state, seconds).
+    """Make every missing unit. `progress(steps of each stage)` gives advance(name, state, seconds, stage).
 
     Returns key -> state ("done", "found" or a failure's cause).
 
@@ -39,7 +39,7 @@ def sample_all(
         context.Process(target=_work, args=(plan, store.run, share, place, micro_batch, reports, os.getpid()))
         for share, place in zip(shares, devices(len(shares), device), strict=True)
     ]
-    with progress(len(keys)) as advance:
+    with progress({"": len(keys)}) as advance:
         try:
             for process in processes:
                 process.start()

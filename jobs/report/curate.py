@@ -61,10 +61,12 @@ def propose(study: Study, method: str | None = None, metric: str | None = None) 
     """Rank the run's sets. Raises InputError without numbers for consistency."""
     method = method or baseline_of(study)
     if method not in study.plan.methods:
-        raise InputError(f"method {method!r} is not in this run{choices(method, list(study.plan.methods))}.")
+        raise InputError(f"method {method!r} is not in this run{choices(method, list(study.plan.methods))}.", "method")
     metric = metric or consistency_metric(study, method)
     if metric not in study.numbers:
-        raise InputError(f"metric {metric!r} was not measured in this run{choices(metric, list(study.numbers))}.")
+        raise InputError(
+            f"metric {metric!r} was not measured in this run{choices(metric, list(study.numbers))}.", "metric"
+        )
     values: dict[str, list[float]] = {}
     left_out: dict[str, str] = {}
     for (set_name, name, seed), m in study.numbers[metric].items():

@@ -45,6 +45,11 @@ class ReduceResult:
     broken: dict[str, str]  # file of the report -> why it could not be made: its place holds the cause
 
     @property
+    def page(self) -> Path:
+        """The page to open."""
+        return self.report.absolute() / "index.html"
+
+    @property
     def complete(self) -> bool:
         """Whether every cell of the plan and every file of the report is there."""
         return not self.broken and not any(self.counts[state] for state in (FAILED, MISSING, CORRUPT))
@@ -58,8 +63,7 @@ class ReduceResult:
             f"not drawn: {', '.join(n for n, w in self.not_drawn.items() if w == why)} ({why})" for why in reasons
         ]
         broken = [f"{name} could not be made: {cause}" for name, cause in self.broken.items()]
-        page = f"{self.report / 'index.html'}: {files}"
-        return "\n".join([page, count_text(self.counts), *broken, *figures, *self.notes])
+        return "\n".join([f"report: {files}", count_text(self.counts), *broken, *figures, *self.notes])
 
 
 def reduce(
@@ -111,7 +115,7 @@ def _reduce(study: Study, lang: str, figures: list[str] | None, report: Callable
 
 def check(lang: str, figures: list[str] | None) -> None:
     if lang not in LANGUAGES:
-        raise InputError(f"language {lang!r}: expected {' or '.join(LANGUAGES)}.")
+        raise InputError(f"language {lang!r}: expected {' or '.join(LANGUAGES)}.", key="lang")
     chosen(figures)
 
 

@@ -59,7 +59,8 @@ def parts(name: str) -> tuple[str, str, Fill]:
     if not known or (plus and (fill != "flat" or family not in FILLED)):
         raise InputError(
             f"unknown scorer {name!r}{choices(name, list(NAMES))}; "
-            f"{', '.join(FILLED)} also with +flat (grey in place of noise)."
+            f"{', '.join(FILLED)} also with +flat (grey in place of noise).",
+            key="scorer",
         )
     return family, backbone or BACKBONES[family][0], "flat" if plus else "noise"
 

@@ -85,6 +85,6 @@ def _train_unet(out: Path, training: DiffusionTraining) -> None:
 def _check(out: Path, resume: bool, parts: tuple[str, ...]) -> None:
     for part in parts:
         if part not in PARTS:
-            raise InputError(f"train: unknown part {part!r}, expected some of {', '.join(PARTS)}.")
+            raise InputError(f"train: unknown part {part!r}, expected some of {', '.join(PARTS)}.", key="parts")
     if not resume and (out / "state").exists():
         raise InputError(f"{out / 'state'} holds a training already. Choose another folder, or resume it.")

@@ -10,6 +10,7 @@ import typer
 
 from svdstory.jobs.cli.app import app
 from svdstory.jobs.cli.options import Asked
+from tests.jobs.test_status import planned
 
 PLAN = ("plan", "smoke", "--sets", "blue-bus", "--methods", "sdxl")
 
@@ -162,6 +163,14 @@ def test_the_site_may_be_said_once(svdstory, defaults, monkeypatch):
     monkeypatch.delenv("SVDSTORY_SITE")
     defaults("site: labb\n")
     assert svdstory(*words)[2].startswith(f"svdstory: {file}: site: labb: unknown site 'labb'")
+
+
+def test_a_run_may_be_named_by_its_folder_in_the_results_folder(svdstory, defaults, tmp_path):
+    planned(tmp_path / "elsewhere" / "small")
+    defaults(f"results: {tmp_path}/elsewhere\n")
+    assert "units   0 of 2 done" in svdstory("status", "small")[1]
+    assert "0 of 2 units are sound" in svdstory("verify", "elsewhere/small")[1]
+    assert svdstory("status", "smal")[0] == 2
 
 
 def test_a_models_name_may_stand_for_a_folder(svdstory, defaults):

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from svdstory.jobs.cluster.logs import by_cause, of_unit
+from svdstory.jobs.queue.ledger import submissions
 from svdstory.jobs.study.plan import plan_path, read_plan
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.pipeline.config.strict import InputError
@@ -49,6 +50,23 @@ def test_a_dry_run_counts_what_is_there_already(svdstory, tmp_path, asked):
     assert "3 units in " in told and "/submissions/0002/" in told
 
 
+def test_a_dry_run_where_all_is_there_says_so_and_of_a_smaller_plan_refuses(svdstory, tmp_path, asked):
+    svdstory("submit", *WORDS)
+    run = tmp_path / "my run"
+    publish(run, *read_plan(plan_path(run)).units)
+    (submission,) = submissions(run)
+    (submission.folder / "reduced.json").write_text('{"complete": true}')
+    assert "nothing to add: 4 units are finished, 0 queued" in svdstory("submit", *WORDS, "--dry-run")[1]
+    status, _, told = svdstory("submit", *WORDS, "--sets", "blue-bus", "--dry-run")
+    assert status == 2 and "--replace" in told
+    status, _, told = svdstory("submit", *WORDS, "--sets", "blue-bus", "--dry-run", "--replace")
+    assert status == 0
+
+
+def test_a_dry_run_leaves_out_the_nodes_that_are_named(svdstory, asked):
+    assert "#SBATCH --exclude='n[3-4]'" in svdstory("submit", *WORDS, "--exclude", "n[3-4]", "--dry-run")[1]
+
+
 def test_plan_with_a_site_shows_the_same_where_there_is_no_slurm(svdstory, tmp_path, monkeypatch):
     (tmp_path / "site.yaml").write_text("{extends: lab, submit_cap: 20}")
     monkeypatch.setenv("PATH", "")
@@ -89,3 +107,23 @@ def test_logs_of_a_unit_that_is_not_there_names_the_nearest(tmp_path):
     assert list(of_unit(tmp_path, unit[:9])) == [f"{unit} (red-fox, sdxl, seed 0): missing"]
     with pytest.raises(InputError, match=rf"did you mean '{unit}'"):
         next(of_unit(tmp_path, unit[:-1] + "x"))
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (("reduce", "--figures", "tradeof"), "--figures tradeof: unknown figure 'tradeof' (did you mean 'tradeoff'?)"),
+        (("reduce", "--lang", "de"), "--lang de: language 'de': expected en or ru"),
+        (("curate", "--method", "sdlx"), "--method sdlx: method 'sdlx' is not in this run (did you mean 'sdxl'?)"),
+        (("spectra", "--set", "red-foxx"), "--set red-foxx: not in "),
+        (("spectra", "--method", "sdxl", "--seed", "7"), "--seed 7: not in "),
+        (("score", "--scorer", "clipscor"), "--scorer: unknown scorer 'clipscor' (did you mean 'clipscore'?)"),
+        (("retry", "--site", "labb"), "--site labb: unknown site 'labb' (did you mean 'lab'?)"),
+        (("retry", "--site", "lab", "--cause", "bugg"), "--cause bugg: "),
+    ],
+)
+def test_whatever_command_its_errors_name_the_option(svdstory, tmp_path, monkeypatch, words, expected):
+    planned(tmp_path)
+    pretend(monkeypatch, tmp_path / "bin", **dict.fromkeys(("sbatch", "srun", "squeue", "scontrol"), "exit 0"))
+    status, _, told = svdstory(words[0], tmp_path, *words[1:])
+    assert status == 2 and told.startswith(f"svdstory: {expected}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from svdstory.jobs.cli.progress import Pace
 from tests.jobs.study import report_of
 
 EXPERIMENT = """sets: [fox.yaml]
@@ -185,4 +186,50 @@ def test_bad_input_is_one_message_and_exit_status_two(folder):
         command("run", folder / "small.yaml", "--methods", "consistori"), cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == 2 and not (folder / "results").exists()
-    assert done.stderr.startswith("svdstory: unknown method 'consistori' (did you mean 'consistory'?)")
+    assert done.stderr.startswith(
+        "svdstory: --methods consistori: unknown method 'consistori' (did you mean 'consistory'?)"
+    )
+
+
+def test_on_a_terminal_a_run_shows_one_bar_and_ends_with_the_page_to_open(folder, undisturbed):
+    import pty
+
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        command("run", folder / "small.yaml", "--out", undisturbed),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=end,
+        text=True,
+    )
+    os.close(end)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+    page = Path(process.communicate(timeout=60)[0].splitlines()[-1])
+    assert process.returncode == 0 and b"3/3" in shown and b"[3/3]" not in shown
+    assert page.is_absolute() and page == undisturbed / "report" / "index.html" and page.is_file()
+
+
+def test_the_time_left_counts_what_was_made_and_not_what_was_found():
+    pace = Pace({"": 10}, began=0.0)
+    for _ in range(4):
+        pace.step("", made=False, seconds=0.0, now=1.0)
+    assert pace.left(1.0) == ""
+    pace.step("", made=True, seconds=9.0, now=10.0)
+    assert pace.left(10.0) == "0:00:50 left" and pace.left(30.0) == "0:00:30 left"
+    for _ in range(5):
+        pace.step("", made=True, seconds=22.0, now=120.0)
+    assert pace.left(120.0) == "0:00:00 left"
+
+
+def test_the_time_left_takes_each_stage_at_its_own_pace_and_two_workers_for_two():
+    pace = Pace({"": 10, "clipscore": 10}, began=0.0)
+    for _ in range(8):
+        pace.step("", made=True, seconds=60.0, now=240.0)
+    assert pace.left(240.0) == "0:01:00 left"
+    pace.step("clipscore", made=True, seconds=2.0, now=241.0)
+    assert pace.left(241.0) == "0:01:09 left"

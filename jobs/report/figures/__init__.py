@@ -126,5 +126,5 @@ def chosen(names: list[str] | None) -> list[Figure]:
     """The figures of these names, all for None. Raises InputError for an unknown one."""
     for name in names or ():
         if name not in FIGURES:
-            raise InputError(f"unknown figure {name!r}{choices(name, list(FIGURES))}.")
+            raise InputError(f"unknown figure {name!r}{choices(name, list(FIGURES))}.", key="figures")
     return [f for f in FIGURES.values() if names is None or f.name in names]
