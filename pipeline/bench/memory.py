@@ -138,10 +138,10 @@ def fused_attention():
 
 @contextmanager
 def uncounted():
-    """A bank that reads no counters from the device: on the meta device there are none."""
-    original = SpectralBank.counters
-    SpectralBank.counters = lambda self: {}
+    """A bank that reads nothing from the device at the end of a pass: on the meta device there are no numbers."""
+    original = SpectralBank.accepted
+    SpectralBank.accepted = lambda self: True
     try:
         yield
     finally:
-        SpectralBank.counters = original
+        SpectralBank.accepted = original

@@ -18,6 +18,8 @@ METHODS = (
     "svd-exp",
     "svd-log",
     "svd-log2",
+    "svd-clip-2",
+    "svd-power-0.5",
 )
 SETS = ("world-gift-box", "world-cat")
 SMALLEST = 16  # the miniature's matrices have ranks of 48 and 96: studies would decompose all of them exactly

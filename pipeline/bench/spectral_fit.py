@@ -1,4 +1,4 @@
-"""Fits the numbers of spectral_tail.yaml: python -m svdstory.pipeline.bench.spectral_fit log PPIPP --edge 60
+"""Fits the numbers of pipeline/spectral/recurrences.yaml: python -m svdstory.pipeline.bench.spectral_fit log PPIPP --edge 60
 
 Least squares on scalars (scipy). What is minimised is the Frobenius error of the filtered matrix, relative to the norm
 of one of rank 1024, over a spectrum like that of SDXL's keys (sigma_1 1600, sigma_10 200, sigma_100 20, sigma_500 3,
@@ -148,7 +148,7 @@ def main() -> None:
     p, error = fit.best(given.levels, given.tries)
     if error == torch.inf:
         parser.exit(1, "every try ended with an inverse of something indefinite: more --tries, another --seed\n")
-    entry = {"edge": given.edge, **normalised(p, given.levels)}
+    entry = normalised(p, given.levels)
     print(
         f"# error {error:.2e}\n"
         + yaml.safe_dump({given.name: [entry]}, sort_keys=False, default_flow_style=None, width=118)

@@ -120,7 +120,7 @@ class RandomReferenceAttention(ExtendedSelfAttention):
         rows, tokens = len(call.group.rows), k.shape[1]
         chosen = self.draws.reference(call.plan.step, self.layer, rows)
         one = [x.unflatten(0, (call.halves, rows))[:, chosen].contiguous() for x in (k, v)]
-        filtered = self.bank(self.layer, *one, step=call.plan.step, heads=heads)  # (halves, T, C) each
+        filtered = self.bank((self.layer, chosen), *one, step=call.plan.step, heads=heads)  # (halves, T, C) each
         kept = torch.ones(rows, tokens, dtype=torch.bool, device=k.device)
         if call.plan.kept is not None:
             kept &= call.plan.kept[tokens][chosen]

@@ -1,36 +1,30 @@
 """The anchors' spectral filter over one sampling pass: what the sampler calls, once per layer and step."""
 
-from collections.abc import Callable
-from functools import partial
-from threading import Lock
+import math
+from collections.abc import Callable, Hashable
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from svdstory.pipeline.config.methods import TOLERANCE, SpectralFilter
-from svdstory.pipeline.spectral.exact import filter_matrices, keeps_everything, spectrum
-from svdstory.pipeline.spectral.fast import needs_tail, reweight, truncate
-from svdstory.pipeline.spectral.subspace import Found, Start, block_size, random_start
-from svdstory.pipeline.spectral.tail import DECOMPOSED_WITHIN, Recurrence, Tail, by_decomposition, by_products, cheapest
-from svdstory.pipeline.spectral.threads import one_thread_each
+from svdstory.pipeline.spectral.exact import NOT_FINITE, exact_flop, filter_matrices, fixed_rank
+from svdstory.pipeline.spectral.fast import fast_filter, wanted_rank, ways
 
 SMALLEST = 256  # matrices of a lower rank are decomposed exactly: that is as fast
-AGAIN = 25  # times a layer is filtered before its spectrum is looked at again
-FITTING = 0.8  # share of the tolerance that the small singular values may take, by the spectra that are looked at
-
-FastPath = Callable[
-    ..., Found | None
-]  # a, start, out: writes to out, or returns None where it doesn't hold the tolerance
+EARLY = 5  # times that a layer is filtered in a pass before its matrices begin to move less
+CHOOSING = 0.9  # share of the tolerance for a path that is chosen at a layer's first step
+EXACT = 99  # beyond all fast paths
 
 
 class SpectralBank:
     """Filters the anchors' keys and values, layer by layer, through one sampling pass.
 
-    One bank per pass: it keeps each layer's leading subspace from one step to the next. `exact` takes the exact path
-    for everything; otherwise the fast ones (spectral_fast.py), and the exact one where they would not hold
-    `tolerance`, which `counters` reports: by leading vectors for each matrix and step, by log's small singular values for
-    a sample of matrices and steps. A GPU gets all matrices of a layer in one batch; on a CPU each is filtered by itself,
-    on as many threads as torch has. Symbols as in spectral.py; N = CFG halves x anchors.
+    All matrices of a layer are one batch: K and V of both halves. Each takes the cheapest of its filter's fast paths
+    (fast.py's `ways`) until that fails the tolerance, then the next, at last the exact one; with `exact` that at once.
+    Where the rank is known beforehand nothing waits for the device: how wrong each matrix was, `accepted` reads once,
+    after the last step, and a pass in which one failed is made again. Other filters choose at a layer's first step.
+    Products are in full float32, whatever the caller has set. N = CFG halves x anchors, T tokens, C channels.
     """
 
     def __init__(
@@ -42,105 +36,146 @@ class SpectralBank:
         tolerance: float = TOLERANCE,
     ):
         self.filter_k, self.filter_v, self.exact, self.tolerance = filter_k, filter_v, exact, tolerance
-        self._starts: dict[tuple, Start] = {}  # by layer, which matrices and their shape
-        self._fits: dict[tuple, tuple[int, Recurrence | None, float]] = {}  # times filtered; what fits, its misfit
-        self._totals: dict[str, Tensor | int] = {"matrices": 0, "exact": 0, "fallbacks": 0, "untouched": 0}
-        self._counting = Lock()
+        self._levels: dict[tuple, list[int]] = {}  # by layer, of each matrix: which of the ways it takes
+        self._failed: dict[tuple, Tensor] = {}  # the same, on the device: whether it failed in this pass
+        self._states: dict[tuple, tuple] = {}  # by layer and level: which matrices, how often, where to begin
+        self._notes: dict[tuple, Tensor] = {}  # on the device, by what and filter: read by `accepted`
+        self._counts = dict.fromkeys(("matrices", "exact", "exact_gflop", "fallbacks", "untouched", "repeated"), 0)
 
-    def __call__(self, layer: int | str, k: Tensor, v: Tensor, *, step: int, heads: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, layer: Hashable, k: Tensor, v: Tensor, *, step: int, heads: int) -> tuple[Tensor, Tensor]:
         """Filter the anchors' k and v (N, T, C), full width, of one attention layer at one step (from 0).
 
         Returns them in their dtype; what has no filter, or none at this step, comes back as it is.
         """
-        if self.filter_k is not None and self.filter_k == self.filter_v and k.is_cuda:
-            return self._at_step((layer, "kv"), torch.cat([k, v]), self.filter_k, step, heads).chunk(2)
-        return (
-            k if self.filter_k is None else self._at_step((layer, "k"), k, self.filter_k, step, heads),
-            v if self.filter_v is None else self._at_step((layer, "v"), v, self.filter_v, step, heads),
+        if self.filter_k == self.filter_v and self._acts(self.filter_k, k, step):
+            return self._by_head((layer, "kv"), torch.cat([k, v]), self.filter_k, heads).chunk(2)
+        return tuple(
+            self._by_head((layer, name), x, spec, heads) if self._acts(spec, x, step) else x
+            for name, x, spec in (("k", k, self.filter_k), ("v", v, self.filter_v))
         )
 
-    def counters(self) -> dict[str, int]:
-        """Totals over the pass, for the manifest. Reads them from the device: call it after the last step.
+    def accepted(self) -> bool:
+        """After the last step: whether every matrix held the tolerance at every step. The device is read once.
 
-        matrices: how many were filtered. exact: of these, by the exact path. fallbacks: of these, because a fast path
-        did not hold its tolerance. untouched: how many a logarithm would have left empty, so were left as they are.
+        If not, the pass has to be made again with this bank, where what failed takes its next path, and in a third pass
+        the exact one. Raises FloatingPointError if a matrix held inf or nan, or a filter that doesn't rescale overflowed.
         """
-        return {name: int(total) for name, total in self._totals.items()}
+        tensors = [*self._failed.values(), *self._notes.values()]
+        values = iter(torch.cat([tensor.double().flatten() for tensor in tensors]).tolist() if tensors else ())
+        failed = {key: [bool(next(values)) for _ in flags] for key, flags in self._failed.items()}
+        notes = dict(zip(self._notes, values))
+        self._failed, self._states, self._notes = {}, {}, {}
+        for (what, name), value in notes.items():
+            if what == "inf" and value:
+                raise FloatingPointError(NOT_FINITE)
+            if what == "overflow" and value:
+                raise FloatingPointError(_overflow(self._spec(name), notes["most", name]))
+            self._counts["untouched"] += int(value) if what == "untouched" else 0
+        for key, flags in failed.items():
+            for i in (i for i, bad in enumerate(flags) if bad):
+                self._levels[key][i] += 1 if self._counts["repeated"] == 0 else EXACT
+        again = any(map(any, failed.values()))
+        self._counts["repeated"] += again
+        return not again
 
-    def _at_step(self, key: tuple, a: Tensor, spec: SpectralFilter, step: int, heads: int) -> Tensor:
-        if not spec.acts_at(step):
-            return a
-        if spec.granularity == "head":
-            n, t, _ = a.shape
-            a = a.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)  # (N · heads, T, D)
-            a = self._filter(key, a, spec)
-            return a.unflatten(0, (n, heads)).transpose(1, 2).flatten(2)  # (N, T, C)
-        return self._filter(key, a, spec)
+    def counters(self) -> dict[str, int]:
+        """Totals for the manifest, complete after `accepted`.
+
+        matrices: how many were filtered. exact: of these, by the exact path; exact_gflop: its float64 operations, at most
+        steps x layers x N x `exact_flop` a pass. fallbacks: of these, because fast paths did not hold the tolerance.
+        untouched: how many a logarithm would have left empty, so were left as they are. repeated: passes that were made
+        again, at most two.
+        """
+        return {name: round(count) for name, count in self._counts.items()}
+
+    def _spec(self, name: str) -> SpectralFilter:
+        return self.filter_v if name == "v" else self.filter_k
+
+    def _acts(self, spec: SpectralFilter | None, x: Tensor, step: int) -> bool:
+        if spec is None or not spec.acts_at(step):
+            return False
+        r = min(x.shape[-2:])
+        return spec.reweights or (spec.truncates and fixed_rank(spec, r) != r)
+
+    def _by_head(self, key: tuple, a: Tensor, spec: SpectralFilter, heads: int) -> Tensor:
+        with full_float32():
+            if spec.granularity == "full":
+                return self._filter(key, a, spec)
+            each = a.unflatten(-1, (heads, -1)).transpose(1, 2)  # (N, heads, T, D)
+            return self._filter(key, each.flatten(0, 1), spec).unflatten(0, each.shape[:2]).transpose(1, 2).flatten(2)
 
     def _filter(self, key: tuple, a: Tensor, spec: SpectralFilter) -> Tensor:
-        self._count("matrices", a.shape[0])
-        key, out = (*key, tuple(a.shape)), torch.empty_like(a)
-        way = self._way(key, a, spec)
-        if a.is_cuda or min(a.shape[-2:]) < SMALLEST:
-            self._filtered(key, a, spec, way, out)
-        else:
-            one_thread_each(lambda i: self._filtered((*key, i), a[i : i + 1], spec, way, out[i : i + 1]), a.shape[0])
+        """`a` (N, T, C), each matrix by its path, and by the next one where that is seen to fail at once."""
+        key, n, r = (*key, tuple(a.shape)), len(a), min(a.shape[-2:])
+        small = r < SMALLEST and (spec.granularity == "full" or wanted_rank(spec, r) is None)
+        slow = self.exact or a.dtype == torch.float64 or small
+        levels = self._levels.setdefault(key, [EXACT if slow else 0] * n)
+        self._counts["matrices"] += n
+        out, todo = torch.empty_like(a), set(range(n))
+        while todo:
+            level = min(levels[i] for i in todo)
+            rows = [i for i in sorted(todo) if levels[i] == level]
+            made, lost = self._by(level, key, a if len(rows) == n else torch.stack([a[i] for i in rows]), rows, spec)
+            if len(rows) == n:
+                out = made
+            else:
+                for i, row in enumerate(rows):
+                    out[row] = made[i]
+            for i in lost:
+                levels[i] += 1
+            todo -= set(rows) - set(lost)
+        self._remember(key[1], a, out, spec)
         return out
 
-    def _way(self, key: tuple, a: Tensor, spec: SpectralFilter) -> FastPath | None:
-        """The fast path that suits these matrices; None for the exact one."""
-        r = min(a.shape[-2:])
-        if self.exact or r < SMALLEST or a.dtype == torch.float64 or keeps_everything(spec, r):
-            return None
-        if not needs_tail(spec):
-            return partial(truncate, spec=spec, tolerance=self.tolerance)
-        tail, wrong = self._tail(key, a, spec)
-        if wrong > FITTING * self.tolerance:
-            self._count("fallbacks", a.shape[0])
-            return None
-        return partial(reweight, spec=spec, tail=tail, tolerance=(self.tolerance**2 - wrong**2) ** 0.5)
+    def _by(self, level: int, key: tuple, a: Tensor, rows: list[int], spec: SpectralFilter) -> tuple[Tensor, list[int]]:
+        """These rows of a layer by one path, and which of them that has been seen to fail."""
+        paths = ways(spec)
+        if level >= len(paths):
+            self._counts["exact"] += len(a)
+            self._counts["exact_gflop"] += len(a) * exact_flop(*a.shape[-2:]) / 1e9
+            self._counts["fallbacks"] += len(a) if 0 < level != EXACT else 0
+            return filter_matrices(a, spec).matrices, []
+        before, times, state = self._states.get((key, level), (rows, 0, None))
+        if before != rows:
+            state = tuple(torch.stack([part[before.index(i)] for i in rows]) for part in state)
+        made, state, error, beyond = fast_filter(a, spec, paths[level], state, early=times < EARLY)
+        self._states[key, level] = rows, times + 1, state
+        if times == 0 and wanted_rank(spec, min(a.shape[-2:])) is None:  # no rank is known: now or never
+            beyond = [i for i, one in enumerate(error.tolist()) if i in beyond or not one <= CHOOSING * self.tolerance]
+        failed = self._failed.setdefault(key, torch.zeros(len(self._levels[key]), dtype=torch.bool, device=a.device))
+        for i, row in enumerate(rows):
+            if i not in beyond:
+                failed[row] |= ~(error[i] <= self.tolerance)  # not-a-number fails
+        return made, [rows[i] for i in beyond]
 
-    def _tail(self, key: tuple, a: Tensor, spec: SpectralFilter) -> tuple[Tail, float]:
-        """How to do the small singular values, and the error of that.
+    def _remember(self, name: str, a: Tensor, out: Tensor, spec: SpectralFilter) -> None:
+        """What `accepted` will ask."""
 
-        Chosen now and then, by the spectra of two of the matrices: of K and V together one of each, else of both halves.
-        """
-        times, by, wrong = self._fits.get(key, (0, None, 0.0))
-        if times % AGAIN == 0:
-            sample = a[:: max(1, a.shape[0] // 2)]
-            by, wrong = cheapest(spectrum(sample), spec, most=FITTING * self.tolerance)
-        self._fits[key] = times + 1, by, wrong
-        return (by_decomposition(spec), DECOMPOSED_WITHIN) if by is None else (by_products(spec, by), wrong)
+        def add(what: str, value: Tensor, combined: Callable = torch.add) -> None:
+            known = self._notes.get((what, name))
+            self._notes[what, name] = value.double() if known is None else combined(known, value.double())
 
-    def _filtered(self, key: tuple, a: Tensor, spec: SpectralFilter, way: FastPath | None, out: Tensor) -> None:
-        if way is None:
-            self._exactly(a, spec, out)
-            return
-        start = self._starts.get(key)
-        if start is None:
-            start = random_start(a, _first_block(spec, r=min(a.shape[-2:])))
-        found = way(a, start=start, out=out)
-        if found is None:
-            self._count("fallbacks", a.shape[0])
-            self._exactly(a, spec, out)
-            return
-        self._starts[key] = found.start._replace(left=found.start.left.to(a.dtype))
-        if found.untouched is not None:
-            self._count("untouched", found.untouched.sum())
-
-    def _exactly(self, a: Tensor, spec: SpectralFilter, out: Tensor) -> None:
-        self._count("exact", a.shape[0])
-        filtered = filter_matrices(a, spec)
-        self._count("untouched", filtered.untouched.sum())  # stays on the device
-        out.copy_(filtered.matrices)
-
-    def _count(self, what: str, matrices: Tensor | int) -> None:
-        with self._counting:
-            self._totals[what] += matrices
+        add("inf", (~a.isfinite()).any())
+        if spec.reweights:
+            add("untouched", (out == a).flatten(1).all(-1).sum())
+        if not spec.rescale:
+            norm = a.float().norm(dim=(-2, -1)).max().double()  # not less than sigma_1, and little more
+            room = math.log(torch.finfo(a.dtype).max) - norm.log()
+            add("overflow", (~out.isfinite()).any())
+            add("most", room / norm if spec.reweight == "exp" else 1 + room / norm.log(), torch.minimum)
 
 
-def _first_block(spec: SpectralFilter, r: int) -> int:
-    """Columns to begin with at a layer's first step."""
-    if spec.keep_top is not None:
-        return block_size(min(spec.keep_top, r))
-    return 48 if spec.keep_fraction is None else block_size(int(spec.keep_fraction * r) + 1)
+def _overflow(spec: SpectralFilter, most: float) -> str:
+    switch = f"alpha {spec.alpha}" if spec.reweight == "exp" else f"power {spec.power}"
+    return f"a filter with {switch} and rescale: false overflowed: up to {most:.3g} would do here, or rescale: true"
+
+
+@contextmanager
+def full_float32():
+    """Float32 products in full, not in TF32, whatever the caller has set."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,154 +1,205 @@
-"""The spectral filter by a leading subspace and matrix products, with a tolerance and a check of its own.
+"""The spectral filter by products, from a leading block (subspace.py, whose symbols these are) and what is left of A.
 
-Truncation needs the leading subspace alone (spectral_subspace.py). log and log² of the whole spectrum take the
-leading vectors from there and the rest from spectral_tail.py.
-Symbols: N matrices, T tokens, C channels, r = min(T, C), b block columns.
+Truncated to k, or with the k largest clipped, A^ follows from the block alone:
+
+    truncation    G = X,  A^ = Q G B^T
+    reweighting   M = X S X + ||S|| (I - X),  H = M^(1/4),  G = p(H) X,  p(t) ~ f(t^2) / t^2 by Chebyshev's nodes
+    clip k        l = tr((X_(k+1) - X_k) S) = sigma_(k+1)^2,  M = X_k S X_k / l + I - X_k,  G = (M^(-1/2) - I) X_k,
+                  A^ = A + Q G B^T, or Q (X + G) B^T with truncation
+
+and where the whole spectrum is reweighted (log, log2, power, a mild exp), after the block's vectors are taken out:
+
+    E = A - Q X B^T,  D = E E^T,  Y = (D - c) (D + c)^-1,  A^ = Q G B^T + p(Y) E,  p ~ f / sigma
+
+p being a fitted recurrence, or a polynomial. Then A^ gets the norm of what is kept. To subspace.py's error this adds p's,
+tr(h(Y))^(1/2) / ||A^|| with h = (sigma p - f)^2, and vectors that lean couple to E by COUPLING max(f / sigma) ||F S^(-1/2)||.
+Measured: results/benchmarks/spectral-cpu.md; tests/pipeline/test_spectral_bank.py over steep and flat spectra.
 """
 
 import torch
 from torch import Tensor
 
 from svdstory.pipeline.config.methods import SpectralFilter
-from svdstory.pipeline.spectral.exact import gains, ranks, reweighting, truncates
-from svdstory.pipeline.spectral.products import product, symmetric_product, transposed
-from svdstory.pipeline.spectral.subspace import Found, Leading, Start, Wanted, find, truncation_errors
-from svdstory.pipeline.spectral.tail import STEEPEST, Tail
+from svdstory.pipeline.spectral import functions, subspace
+from svdstory.pipeline.spectral.exact import checked, fixed_rank, reweighting
+from svdstory.pipeline.spectral.functions import Recurrence, interpolant, nodes, square_roots
+from svdstory.pipeline.spectral.subspace import Block, State, block_size, identity, largest, leading, projector, trace
 
-ROUNDING = 1e-6  # of an energy, relative, by float32's products: 5e-7 was seen
-COUPLING = 0.2  # of the largest error that a vector's residual allows
-ROWS = 1024  # tokens that a CPU works on at a time: memory that is used again needs no new pages
-MARGIN = 0.9  # leading vectors are taken out from this share of the tail's edge on
+EDGE = 62.0  # recurrences are fitted up to 60
+DROPPED = 1e-4  # of the norm of sigma e^(alpha sigma) by a truncation
+COUPLING = 0.2  # of the largest error that a vector's residual allows; 1.4 to 30 times the error was seen
 
-
-def needs_tail(spec: SpectralFilter) -> bool:
-    """Whether the small singular values count: for log and log² of the whole spectrum."""
-    return spec.reweight in STEEPEST and not truncates(spec)
+Way = tuple[int, Recurrence | int | None]  # rounds for the block; a recurrence or a polynomial's degree for the rest
 
 
-def truncate(a: Tensor, spec: SpectralFilter, start: Start, tolerance: float, out: Tensor) -> Found | None:
-    """Write the filtered matrices of `a` (N, T, C) to `out`, for a filter that keeps few singular values.
+def ways(spec: SpectralFilter) -> list[Way]:
+    """The fast paths for a filter, the cheapest first. None for `keep`, which needs the whole spectrum."""
+    if spec.truncates or spec.clip is not None:
+        return [] if spec.keep is not None else [(3, None), (8, None)]
+    if spec.reweight == "exp":
+        return [(3, None), (2, 63)]  # as many vectors as matter, if these are few
+    if spec.power is not None:
+        return [(2, 63), (2, 127)]
+    return [*((2, one) for one in functions.recurrences(spec.reweight)), (2, 127)]
 
-    None where the tolerance isn't met: then nothing was written. `exp` without truncation keeps as many as hold all but
-    a half of the tolerance of its norm.
+
+def wanted_rank(spec: SpectralFilter, r: int) -> int | None:
+    """How many leading vectors a filter without a tail wants, where that is known beforehand."""
+    if spec.truncates:
+        return fixed_rank(spec, r)
+    return spec.clip
+
+
+def fast_filter(a: Tensor, spec: SpectralFilter, way: Way, state: State | None, early: bool):
+    """Filter (N, T, C) of any float dtype. early: the matrices move more than later in the pass.
+
+    Returns the filtered ones in that dtype, the state for the next step, estimates of their relative Frobenius errors
+    (N,), on the device and hardly ever too small, and which matrices want a larger rank than a block should have.
     """
     single = a.float()
-    energy = total_energy(single) if spec.keep_energy is not None or not truncates(spec) else None
-
-    def want(leading: Leading) -> Wanted:
-        sigma = leading.sigma
-        kept = (
-            ranks(sigma, spec, r=min(a.shape[-2:]), energy=energy)
-            if truncates(spec)
-            else _enough_of_exp(sigma, energy, spec.alpha, tolerance / 2)
-        )
-        gain, untouched = gains(sigma, kept, spec, energy=energy)
-        errors = truncation_errors(leading, gain * sigma)
-        if spec.keep_energy is not None:
-            errors = torch.where(_undecided(leading, spec, energy)[:, None], 1, errors)
-        return Wanted(gain, kept, untouched, torch.where(untouched[:, None], 0, errors))
-
-    found = find(single, start, want, tolerance, settled=0.25)
-    if found is None:
-        return None
-    left, right = found.left * found.gain[:, None].float(), found.back.mT  # U diag(gain) U^T A
-    out.copy_(product(left, right))
-    if found.untouched is not None:
-        out.copy_(torch.where(found.untouched[:, None, None], a, out))
-    return found
-
-
-def reweight(a: Tensor, spec: SpectralFilter, tail: Tail, start: Start, tolerance: float, out: Tensor) -> Found | None:
-    """log or log² of the whole spectrum: as `truncate`, from leading vectors and what `tail` makes of the rest.
-
-    The tolerance is that of the leading vectors. Where None is returned, `out` may have been written to. A GPU waits for
-    the host once more than in `find`.
-    """
-    single = a.float()
-
-    def want(leading: Leading) -> Wanted:
-        kept = (leading.sigma > MARGIN * tail.edge).sum(-1)
-        taken = torch.arange(leading.sigma.shape[-1], device=a.device) < kept[:, None]
-        gain = torch.where(taken, reweighting(leading.sigma, spec), 0)
-        return Wanted(gain, kept, leading.sigma[:, 0] <= 1, _coupling_errors(leading, gain, tail))
-
-    found = find(single, start, want, tolerance, settled=0)
-    if found is None:
-        return None
-    left, back, gain = found.left, found.back.mT, found.gain[:, None].float()
-    taken, wanted = left * (gain > 0), left * gain
-    whole = out if out.dtype == torch.float32 else torch.empty_like(single)
-    for rows in _rows(single):  # first the rest alone, sigma <= edge
-        torch.sub(single[:, rows], product(taken[:, rows], back), out=whole[:, rows])
-    if single.shape[-2] < single.shape[-1]:
-        p = tail.factor(symmetric_product(whole, whole))
-        torch.add(product(p, whole), product(wanted, back), out=whole)
+    wide = a.shape[-2] <= a.shape[-1]
+    m = single if wide else single.mT  # (N, r, c)
+    r, (rounds, tail), far, beyond = m.shape[-2], way, None, []
+    rounds *= 2 if early else 1
+    energy = total_energy(single)
+    k = wanted_rank(spec, r) if tail is None else min(96 if isinstance(tail, int) else 48, r // 4)
+    if k is None:
+        block, ks, far, beyond = adaptive(m, spec, state, rounds, energy)
     else:
-        p = tail.factor(_gram(whole))
-        for rows in _rows(single):
-            torch.add(product(whole[:, rows], p), product(wanted[:, rows], back), out=whole[:, rows])
-    energy = total_energy(whole)
-    if not energy.isfinite().all():  # an inverse that isn't one
-        return None
-    norm = (total_energy(single) / energy).sqrt()  # that of the whole is preserved
-    torch.mul(whole, norm[:, None, None].float(), out=out)
-    if found.untouched is not None:
-        out.copy_(torch.where(found.untouched[:, None, None], a, out))
-    return found
+        block = leading(m, state, block_size(max(k, (spec.clip or 0) + 1), r), rounds)
+        ks = torch.full((len(a),), k, device=a.device)
+    x, g, good = gains_of(block, ks, spec)
+    changed, kept = g @ block.small @ g.mT, trace(x @ block.small) if spec.truncates else energy
+    if tail is None and (spec.clip is None or spec.truncates):  # Q G B^T alone
+        after = trace(changed)
+        g, floor, misfit = g * factor(spec, kept, after), block.floor, 0 if spec.truncates else DROPPED**2 * after
+        out = product(block, g, wide)
+    else:
+        out, floor, misfit = product(block, g, wide), block.floor, 0
+        if tail is None:
+            out += single
+        else:
+            rest, misfit, steepest, fits = reweighted_rest(block, x, spec, tail)
+            out, floor, good = out + (rest if wide else rest.mT), 0, good & fits
+            changed = COUPLING**2 * (changed + steepest**2 * block.small)
+        after = total_energy(out)
+        out *= factor(spec, kept, after).float()
+    error = subspace.estimate(block, x, floor, changed, after)
+    error = (error.square() + (1.5 * misfit / after.clamp_min(1e-300)).flatten()).sqrt()
+    if far is not None:
+        good = good & (error.square() < 4 * far)
+    if spec.reweight in ("log", "log2"):
+        out = torch.where(after == 0, single, out)
+    return out.to(a.dtype), (block.q.half(), block.floor), torch.where(good, error, torch.inf), beyond
 
 
-def _gram(rest: Tensor) -> Tensor:
-    """R^T R of (N, T, C): (N, C, C)."""
-    total = rest.new_zeros(rest.shape[0], rest.shape[-1], rest.shape[-1])
-    for rows in _rows(rest):
-        columns = transposed(rest[:, rows])
-        total += symmetric_product(columns, columns)
-    return total
+def product(block: Block, g: Tensor, wide: bool) -> Tensor:
+    """Q G B^T, or its transpose, as A was given."""
+    g = g.float()
+    return block.q @ (g @ block.image.mT) if wide else block.image @ (block.q @ g).mT
 
 
-def _rows(a: Tensor) -> list[slice]:
-    size = ROWS if a.device.type == "cpu" else a.shape[-2]
-    return [slice(i, i + size) for i in range(0, a.shape[-2], size)]
+def total_energy(a: Tensor) -> Tensor:
+    """||A||^2 of (N, T, C): (N, 1, 1) float64."""
+    return a.norm(dim=-1).double().square().sum(-1)[:, None, None]
 
 
-def _coupling_errors(leading: Leading, gain: Tensor, tail: Tail) -> Tensor:
-    """`Wanted.errors` where the vectors beyond those taken out (gain > 0) are reweighted too, with the rest.
+def factor(spec: SpectralFilter, kept: Tensor, after: Tensor) -> Tensor:
+    """What gives A^ the norm of what is kept, (N, 1, 1)."""
+    if not (spec.rescale and spec.reweights):
+        return torch.ones_like(after)
+    return torch.where(after > 0, (kept / after.clamp_min(1e-300)).sqrt(), 1)
 
-    A vector that is slightly off couples to the rest with strength sigma_i ||r||. To first order (Daleckii and Krein)
-    that changes A g(A^T A) by sigma_i^2 g[sigma_i^2, sigma_j^2] ||r||, at most max(g) ||r||, were all of r where g is
-    largest. It never is: COUPLING of that was 1.4 to 30 times the error, over 194 filtered matrices. A vector that is
-    not taken out although its sigma may be over the edge (|sigma_i - sigma| <= ||r||) counts as wholly wrong.
+
+def adaptive(a: Tensor, spec: SpectralFilter, state: State | None, rounds: int, energy: Tensor):
+    """The block, k (N,), its distance from where k would change (N,), and who wants too much: one wait for the host."""
+    r = a.shape[-2]
+    columns = block_size((spec.clip or 0) + 1, r) if state is None else state[0].shape[-1]
+    while True:
+        block = leading(a, state, columns, rounds)
+        host = torch.cat([block.small.flatten(1), energy.flatten(1)], 1).cpu()
+        squares = checked(torch.linalg.eigvalsh, host[:, :-1].unflatten(-1, (columns, columns))).flip(-1).clamp_min(0)
+        k, far = enough(squares, host[:, -1:], spec)
+        most = max([n for n in k.tolist() if n <= r // 3], default=0)
+        if most + max(16, most // 4) <= columns:
+            beyond = [i for i, much in enumerate(((k > r // 3) | (far < 1e-6)).tolist()) if much]
+            return block, k.clamp_max(columns).to(a.device, non_blocking=True), far.to(a.device), beyond
+        columns, state = block_size(most * 5 // 4, r), None
+
+
+def enough(squares: Tensor, total: Tensor, spec: SpectralFilter) -> tuple[Tensor, Tensor]:
+    """k (N,) of leading sigma^2 (N, b), and how far the energy is from where k would change. 2b if b are not enough.
+
+    keep_energy: the fewest with E(k) > q. exp: all but DROPPED of the norm.
     """
-    f, drift = gain * leading.sigma, leading.residual.norm(dim=-2)  # (N, b), (N, m)
-    m = drift.shape[-1]
-    off = COUPLING * tail.steepest * drift / f.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-    over = leading.sigma[:, :m] + drift > tail.edge
-    return torch.where(gain[:, :m] > 0, off, over.double())
+    held = squares.cumsum(-1) / total.clamp_min(1e-300)  # E
+    if spec.keep_energy is not None:
+        short, far = held <= spec.keep_energy, (held - spec.keep_energy).abs().amin(-1)
+    else:
+        sigma = squares.sqrt()
+        weight, after = reweighting(sigma, spec, sigma[:, :1]), ((1 - held).clamp_min(1e-7) * total).sqrt()
+        short = weight * after > DROPPED * (weight * sigma).norm(dim=-1, keepdim=True)
+        far = torch.full_like(total[:, 0], torch.inf)
+    k, b = short.sum(-1) + 1, squares.shape[-1]
+    return torch.where(k > b, 2 * b, k), far
 
 
-def _undecided(leading: Leading, spec: SpectralFilter, energy: Tensor) -> Tensor:
-    """Whether the true singular values may reach `keep_energy` at another rank: (N,) bool.
+def gains_of(block: Block, k: Tensor, spec: SpectralFilter) -> tuple[Tensor, Tensor, Tensor]:
+    """X and G (N, b, b) float64, and where they can be relied on (N,) bool."""
+    s, size, one = block.small, block.size, identity(block.small)
+    if spec.clip is not None:
+        clip = torch.full_like(k, spec.clip)
+        x, low, high = projector(s.repeat(3, 1, 1), torch.cat([k, clip, clip + 1])).chunk(3)
+        level = trace((high - low) @ s)
+        top = torch.where((k < clip)[:, None, None], x, low)
+        scaled = top @ s @ top / level.maximum(1e-6 * size) + one - top
+        g = (square_roots(scaled, scaled.norm(dim=(-2, -1), keepdim=True))[1] - one) @ top
+        return x, x + g if spec.truncates else g, (level > 1e-6 * size).flatten()
+    x = projector(s, k)
+    if not spec.reweights:
+        return x, x, torch.ones_like(k, dtype=torch.bool)
+    bounded = x @ s @ x + size * (one - x)
+    least, most = 1 / largest(subspace.inverse(bounded)), 1.02 * size  # what is kept lies between
+    quarter, _ = square_roots(square_roots(bounded, size)[0], size.sqrt())
+    middle, radius = (most**0.25 + least**0.25) / 2, (most**0.25 - least**0.25) / 2
+    t = (middle + radius * nodes(64, s.device))[:, 0]  # (N, 64)
+    c = interpolant(reweighting(t.square(), spec, most[:, 0].sqrt()))
+    g = functions.polynomial(c, (quarter - middle * one) / radius) @ x
+    return x, g, (least > (1e-6 * size).clamp_min(float(spec.reweight in ("log", "log2")))).flatten()
 
-    Those found are too small, their squares by up to sigma^2 ||r||^2 / (sigma^2 - sigma_out^2), and rounded.
-    """
-    squares, m = leading.sigma.square(), leading.residual.shape[-1]
-    known = squares[:, :m]
-    rise = known / (known - leading.outside[:, None]).clamp_min(1e-30) * leading.residual.norm(dim=-2) ** 2
-    most = torch.cat([known + rise, squares[:, m:]], -1).sqrt()
-    fewest, greatest = (
-        ranks(sigma, spec, r=sigma.shape[-1], energy=energy * (1 + rounding))
-        for sigma, rounding in ((most, -ROUNDING), (leading.sigma, ROUNDING))
+
+def reweighted_rest(block: Block, x: Tensor, spec: SpectralFilter, tail: Recurrence | int):
+    """p(Y) E (N, r, c), tr h(Y) (N, 1, 1), the largest f(sigma) / sigma (N, 1, 1), and where p may be used (N,) bool."""
+    device, top = x.device, (1.02 * block.size[:, 0]).sqrt()
+    most = largest((identity(x) - x) @ block.small)  # little more than sigma_(k+1)^2
+    falling = spec.power is not None and spec.power < 1  # f / sigma, which then is steepest at 0, else at the other end
+    if isinstance(tail, Recurrence):
+        shift = torch.full_like(most, tail.shift)
+    else:
+        shift = torch.full_like(most, 4.0) if spec.reweight in ("log", "log2") else most / (100 if falling else 4)
+
+    def f(y: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = (shift[:, 0] * (1 + y) / (1 - y)).minimum(4 * most[:, 0]).sqrt()  # nothing lies beyond sigma_(k+1)
+        return sigma, reweighting(sigma, spec, top)
+
+    e = block.a - block.q @ (x.float() @ block.image.mT)
+    d, c = functions.symmetric_product(e, e), shift.float()
+    y = identity(d) - 2 * c * functions.inverse_in_halves(d + c * identity(d))
+    at = nodes(functions.MOMENTS, device).minimum(((most - shift) / (most + shift))[:, 0])  # (N, MOMENTS)
+    if isinstance(tail, Recurrence):
+        p, found = tail.of_matrix(y), tail.of_numbers(at)
+    else:
+        numbers = interpolant(f(nodes(tail + 1, device))[1])
+        angles = torch.arange(tail + 1, device=device)[:, None] * at.arccos()[:, None]  # (N, degree + 1, MOMENTS)
+        p, found = functions.polynomial(numbers, y), (numbers[:, None] @ angles.cos())[:, 0]
+    sigma, right = f(at)
+    z = functions.signs(y.shape[-1], device)
+    z = z - block.q @ (x.float() @ (block.q.mT @ z))
+    misfit = functions.traces((sigma * (found - right)).square(), y, z)[:, None, None]
+    some = most.sqrt()[:, 0] * torch.exp(-torch.arange(8, device=device) / 2)  # (N, 8)
+    return (
+        p @ e,
+        misfit,
+        reweighting(some, spec, top).amax(-1)[:, None, None],
+        (most < EDGE**2).flatten() | (not isinstance(tail, Recurrence)),
     )
-    return fewest != greatest
-
-
-def total_energy(single: Tensor) -> Tensor:
-    """Sum of the squares of (N, T, C), float64 (N,): rows in float32, their sum in float64, within 1e-8 of exact."""
-    return single.norm(dim=-1).double().square().sum(-1)
-
-
-def _enough_of_exp(sigma: Tensor, energy: Tensor, alpha: float, tolerance: float) -> Tensor:
-    """How many leading values leave out at most `tolerance` of the norm of sigma e^(alpha sigma): (N,)."""
-    weight = torch.exp(alpha * (sigma - sigma[:, :1]))  # (N, b)
-    after = (energy[:, None] - sigma.square().cumsum(-1)).clamp_min(0)  # (N, b) energy of the later ones
-    dropped = weight * after.sqrt()  # at most
-    return ((dropped > tolerance * (weight * sigma).norm(dim=-1, keepdim=True)).sum(-1) + 1).clamp_max(sigma.shape[-1])

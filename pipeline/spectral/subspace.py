@@ -1,230 +1,122 @@
-"""The leading singular vectors of the anchors' matrices, warm-started from the step before.
+"""The leading left singular vectors of the anchors' matrices, by products alone: nothing waits for the host.
 
-A truncation keeps few of a matrix's singular values, so it needs few of its singular vectors. With U the left ones of
-the step before, the first block is V = A^T U. A round improves it by Rayleigh-Ritz on span[V, R] (block Davidson without
-a preconditioner, in the first round equal to block Lanczos; Saad, Numerical Methods for Large Eigenvalue Problems, ch.
-6 and 8), R = A^T A V - V Sigma^2 being the residuals of those that are wanted and not good enough yet; the block holds
-some more, without which the last ones converge slowly. Residuals also say how good the vectors are: ||r_i|| / (sigma_i^2
-- sigma_out^2) is at most the sine of v_i's angle to the true ones, sigma_out being the largest singular value outside.
-u_i = A v_i / sigma_i is better by sigma_out / sigma_i, and the truncated matrix is U diag(f / sigma) U^T A, for which
-A^T U is at hand.
+State from step to step: Q, orthonormal, and o, the smallest eigenvalue of Q^T A A^T Q, about sigma_b^2.
 
-A warm start mostly takes one round: five products of A with a thin block in all. The block shrinks and grows with what
-the drift from step to step demands. Products in float32, decisions and small decompositions in float64.
-Symbols: N matrices, T tokens, C channels, b block columns, m columns whose residuals are known.
+    1. R times, x_j = cos^2((2j + 1) pi / 4R):  Q <- orth(A A^T Q - x_j o Q). These are Chebyshev's roots on [0, o]: what lies
+       outside the block shrinks as fast as degree R can make it. At first 3 rounds without shifts, then 8.
+    2. B = A^T Q, S = B^T B
+    3. X, the projector onto the k leading eigenvectors of S, by purification (SP2; Niklasson, Phys. Rev. B 66, 155115):
+       X = I - mu (S + mu I)^-1, mu about lambda_k; 56 times X <- 2X - X^2 if tr X < k, else X^2
+    4. A^ = Q G B^T, G = X for truncation, or what fast.py makes of it
+    5. F = A B - Q S, W = X (X (S - 0.8 o) X + tr(S) (I - X))^-1 X, R = G S G and L = X - X^2:
+       e^2 = (tr(F^T F W R W) + 4 tr(L R L)) / ||A^||^2, error < 2e
+
+Error, R = 3 (6 at a layer's first steps), matrices that turn by 10 % a step, k of 512 x 640: 1e-6 on SDXL's steep spectra,
+6e-4 on flat ones (30 i^-0.3, k = 52), of which e was 0.5 to 2 times; at 5 and 2 %, 3e-4 and 1e-4. Products with A are
+float32, what is b x b float64. results/benchmarks/spectral-cpu.md has SDXL's shapes.
+Symbols: N matrices of r rows and c columns, r <= c; b block columns, k of them wanted.
 """
 
-from collections.abc import Callable
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from svdstory.pipeline.spectral.exact import checked
-from svdstory.pipeline.spectral.products import product
-
-ROUNDS = 8  # a warm start takes 1 or 2, a random one 2 to 4
-STEP = 8  # columns by which a block grows or shrinks
-AHEAD = 4  # residuals are computed of so many more than were wanted last
+State = tuple[Tensor, Tensor]  # Q (N, r, b) in float16, which is enough, and o (N, 1, 1)
 
 
-class Start(NamedTuple):
-    """Where to begin."""
+class Block(NamedTuple):
+    """The leading subspace of A (N, r, c)."""
 
-    left: Tensor  # (N, T, b), of the matrices' own dtype between steps
-    kept: int  # the first of these were wanted
-
-
-class Leading(NamedTuple):
-    """Approximate leading singular triplets, largest first."""
-
-    sigma: Tensor  # (N, b) float64
-    right: Tensor  # (N, C, b) float32, orthonormal columns v_i
-    left: Tensor  # (N, T, b) float32, u_i = A v_i / sigma_i, orthonormal too
-    back: Tensor  # (N, C, m) float32, A^T u_i
-    residual: Tensor  # (N, C, m) float32, A^T u_i - sigma_i v_i
-    outside: Tensor  # (N,) float64, estimate of the largest squared singular value outside
+    a: Tensor
+    q: Tensor  # (N, r, b) float32, orthonormal columns
+    image: Tensor  # (N, c, b) float32, B
+    small: Tensor  # (N, b, b) float64, S
+    floor: Tensor  # (N, 1, 1) float64, o
+    size: Tensor  # (N, 1, 1) float64, ||S||: a little more than sigma_1^2
 
 
-class Wanted(NamedTuple):
-    """What a filter wants of the leading singular values found so far."""
-
-    gain: Tensor  # (N, b) float64, f(sigma) / sigma; zero where a vector is not used
-    kept: Tensor  # (N,) int64, how many of them are used; b if more might be
-    untouched: Tensor  # (N,) bool, the matrix stays as it is
-    errors: Tensor  # (N, m) float64, what each vector adds in quadrature to the relative Frobenius error
+def block_size(k: int, r: int) -> int:
+    """Columns for k wanted ones. From two thirds of the rows on the block is all of them: nothing is left to be found."""
+    b = -(-(k + max(32, k // 2)) // 16) * 16
+    return b if 3 * b < 2 * r else r
 
 
-class Found(NamedTuple):
-    """The k vectors that are used, and where to begin at the next step."""
-
-    left: Tensor  # (N, T, k) float32
-    back: Tensor  # (N, C, k) float32, A^T left
-    gain: Tensor  # (N, k) float64
-    untouched: Tensor | None  # (N,) bool, which matrices stay as they are; None if none does
-    start: Start
-
-
-def find(a: Tensor, start: Start, want: Callable[[Leading], Wanted], tolerance: float, settled: float) -> Found | None:
-    """Leading triplets of `a` (N, T, C) float32 that are good enough for what `want` makes of them.
-
-    settled: that share of the wanted ones, the largest, is likely to be good enough after A^T U.
-    None where the tolerance isn't met or the block would be so large that an exact decomposition is cheaper. A GPU waits
-    for the host three times in the first round, at the small decompositions and the decisions.
-    Raises FloatingPointError if `a` holds inf or nan.
-    """
-    columns = start.left.shape[-1]
-    front = front_size(start.kept, columns)
-    right = _orthonormal(_back(a, start.left.to(a.dtype)))  # (N, C, b)
-    image = product(a, right)  # (N, T, b)
-    squared = _gram(image)  # (N, b, b)
-    slow = slice(int(settled * start.kept), front)
-    residual = _back(a, image[..., slow]) - product(right, squared[..., slow].float())
-    for i in range(ROUNDS):
-        leading = _improve(a, right, image, squared, residual, columns, front, passed_over=0 if i else columns // 4)
-        wanted = want(leading)
-        columns = leading.sigma.shape[-1]
-        loose = (wanted.errors > tolerance / (10 * columns**0.5)) | (wanted.gain[:, :front] == 0)
-        worst, *counts = torch.stack(
-            [
-                wanted.errors.norm(dim=-1).max(),
-                wanted.kept.max().double(),
-                loose.int().argmax(-1).min().double(),
-                wanted.untouched.sum().double(),
-            ]
-        ).tolist()
-        most, locked, untouched = map(int, counts)
-        if worst <= tolerance and most <= front and most + STEP <= columns:
-            fewer = columns - STEP if i == 0 and worst < tolerance / 3 else columns
-            block = leading.left[..., : max(fewer, block_size(most))]
-            return Found(
-                leading.left[..., :most],
-                leading.back[..., :most],
-                wanted.gain[:, :most],
-                wanted.untouched if untouched else None,
-                Start(block, most),
-            )
-        scale = leading.sigma[:, None].float()
-        right, image, squared = leading.right, leading.left * scale, leading.sigma.square().diag_embed()
-        residual = (leading.residual * scale[..., :front])[..., locked:]  # the first are good enough: rounding
-        residual = _without(right, residual)  # of small ones much is rounding too, and that isn't orthogonal to V
-        columns = max(columns + STEP, block_size(most)) if most < columns else 2 * columns
-        front = front_size(most, columns)
-        if columns > min(a.shape[-2:]) // 2 or not worst < torch.inf:
-            return None
-    return None
+def leading(a: Tensor, state: State | None, columns: int, rounds: int) -> Block:
+    """Steps 1 and 2 of `a` (N, r, c) float32."""
+    n, r, _ = a.shape
+    if columns == r:
+        q = torch.eye(r, device=a.device).expand(n, -1, -1)
+    elif state is None:  # the same numbers for every matrix, layer, run and machine
+        q = torch.randn(r, columns, generator=torch.Generator().manual_seed(0)).to(a.device)
+        q = iterated(a, q.expand(n, -1, -1), torch.zeros(n, 1, 1, device=a.device), 3)
+        q = iterated(a, q, lowest(gram(a.mT @ q)), max(8, rounds))
+    else:
+        q = iterated(a, state[0].float(), state[1], rounds)
+    image = a.mT @ q
+    small = gram(image)
+    return Block(a, q, image, small, lowest(small), small.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-30))
 
 
-def block_size(kept: int) -> int:
-    """The fewest columns to begin with for `kept` wanted ones, a multiple of STEP."""
-    return -(-(kept + STEP + AHEAD) // STEP) * STEP
+def iterated(a: Tensor, q: Tensor, floor: Tensor, rounds: int) -> Tensor:
+    """Q after step 1. The basis of Z is Z L^-T, L L^T = Z^T Z; its first columns span what Z's first do."""
+    for j in range(rounds):
+        shift = math.cos((2 * j + 1) * math.pi / (4 * rounds)) ** 2 * floor.float()
+        z = a @ (a.mT @ q) - shift * q
+        q = torch.linalg.solve_triangular(cholesky(gram(z)).mT.float(), z, upper=True, left=False)
+    return q
 
 
-def front_size(kept: int, columns: int) -> int:
-    """How many residuals to compute."""
-    return min(max(kept + AHEAD, 3 * columns // 4), columns)
+def gram(z: Tensor) -> Tensor:
+    """Z^T Z of (N, m, b), float64."""
+    return z.double().mT @ z.double()
 
 
-def truncation_errors(leading: Leading, f: Tensor) -> Tensor:
-    """`Wanted.errors` where the vectors beyond those that are used are dropped; f (N, b) are the filtered sigmas.
-
-    An estimate of how far a used vector leans over to those outside the block, and of how far it and a dropped vector of
-    the block are turned into each other: u_i^T A A^T u_j is r_i^T r_j rather than zero, which matters where they have
-    nearly the same sigma. 1.2 to 3.4 times the error, over 582 filtered matrices of flat to steep spectra
-    (tests/pipeline/test_spectral_bank.py has some of them).
-    """
-    m = leading.residual.shape[-1]
-    overlap = (leading.residual.mT @ leading.residual).double()  # (N, m, m)
-    f, squares = f[:, :m], leading.sigma[:, :m].square()
-    gap = (squares - leading.outside[:, None]).clamp_min(1e-30)  # (N, m)
-    sine = (leading.outside.sqrt()[:, None] * overlap.diagonal(dim1=-2, dim2=-1).sqrt() / gap).clamp_max(1)  # nan stays
-    apart = (squares[:, :, None] - squares[:, None]).clamp_min(1e-30)  # (N, m, m) of used i and dropped j
-    turn = (overlap.abs() * (squares / gap)[:, None] / apart).clamp_max(1)
-    turn = torch.where(f[:, None] > 0, 0, turn).norm(dim=-1)  # (N, m)
-    share = f * (2.5 * sine).hypot(2**0.5 * turn) / f.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-    return torch.where(f > 0, share, 0)
+def cholesky(g: Tensor) -> Tensor:
+    """L of G (N, b, b) float64, singular or not; no error, which would have to wait for the device."""
+    return torch.linalg.cholesky_ex(g + (1e-14 * trace(g) + 1e-30) * identity(g)).L
 
 
-def random_start(a: Tensor, columns: int) -> Start:
-    """For the first step: the same numbers for every matrix, layer, run and machine."""
-    generator = torch.Generator().manual_seed(0)
-    block = torch.randn(a.shape[-2], columns, generator=generator)
-    return Start(block.to(a.device).expand(a.shape[0], -1, -1), columns)
+def inverse(g: Tensor) -> Tensor:
+    return torch.cholesky_inverse(cholesky(g))
 
 
-def _improve(
-    a: Tensor,
-    right: Tensor,
-    image: Tensor,
-    squared: Tensor,
-    residual: Tensor,
-    columns: int,
-    front: int,
-    passed_over: int,
-) -> Leading:
-    """Rayleigh-Ritz of A^T A on the orthonormal block V = `right` (N, C, b) and residuals, made orthonormal.
-
-    image, squared: A V and V^T A^T A V (float64). The triplets have `columns` columns and `front` residuals, or fewer: the
-    last quarter of the Ritz values is too poor to be among them, or to stand for what is outside. That is the first one
-    beyond the triplets but for `passed_over`: in the first round it lies further out; later, the vectors that the round
-    before dropped are next to the block.
-    """
-    b = right.shape[-1]
-    new = _without(
-        right, _orthonormal(residual)
-    )  # twice is enough (Kahan; Parlett, The Symmetric Eigenvalue Problem, 6-9)
-    images = product(a, new)  # (N, T, m)
-    across = image.double().mT @ images.double()
-    projected = torch.cat([torch.cat([squared, across], -1), torch.cat([across.mT, _gram(images)], -1)], -2)
-    squares, rotation = _eigh(projected)  # ascending
-    columns = min(columns, 3 * squares.shape[-1] // 4 // STEP * STEP)
-    squares, rotation = squares.flip(-1).clamp_min(0), rotation.flip(-1)[..., :columns].float()
-    rank = (squares > 1e-10 * squares[:, :1]).sum(-1, keepdim=True)  # (N, 1): less than b + m if some were noise
-    outside = squares.gather(-1, (3 * rank // 4).clamp_max(columns + passed_over)).squeeze(-1)
-    sigma = squares[:, :columns].sqrt()
-    right = product(right, rotation[:, :b]) + product(new, rotation[:, b:])
-    left = (product(image, rotation[:, :b]) + product(images, rotation[:, b:])) / sigma.clamp_min(1e-30)[
-        :, None
-    ].float()
-    back = _back(a, left[..., :front])  # (N, C, front)
-    return Leading(sigma, right, left, back, back - right[..., :front] * sigma[:, None, :front].float(), outside)
+def lowest(small: Tensor) -> Tensor:
+    """About the smallest eigenvalue of (N, b, b): (N, 1, 1)."""
+    return cholesky(small).diagonal(dim1=-2, dim2=-1).square().amin(-1)[:, None, None]
 
 
-def _back(a: Tensor, left: Tensor) -> Tensor:
-    """A^T L of (N, T, C) and (N, T, b), (N, C, b)."""
-    return product(left.mT, a).mT
+def trace(matrices: Tensor) -> Tensor:
+    """(N, b, b) -> (N, 1, 1)"""
+    return matrices.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
 
 
-def _without(right: Tensor, block: Tensor) -> Tensor:
-    """(N, C, m), with what lies in the span of the orthonormal `right` (N, C, b) taken out."""
-    return block - product(right, product(right.mT, block))
+def largest(m: Tensor) -> Tensor:
+    """Little more than the largest eigenvalue of (N, b, b), (N, 1, 1): the norm of its 8th power."""
+    for _ in range(3):
+        m = m @ m
+    return m.norm(dim=(-2, -1), keepdim=True) ** 0.125
 
 
-def _gram(block: Tensor) -> Tensor:
-    """B^T B of (N, C, b), float64."""
-    wide = block.double()
-    return wide.mT @ wide
+def identity(like: Tensor) -> Tensor:
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
 
 
-def _eigh(small: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and vectors of (N, p, p), on the CPU: a matrix of 50 to 150 columns takes it 0.1 to 1 ms.
+def projector(small: Tensor, k: Tensor) -> Tensor:
+    """X of S (N, b, b) for ranks k (N,) int64: step 3. From 60 times on rounding, which doubles each time, is seen."""
+    levels = small.diagonal(dim1=-2, dim2=-1).sort(descending=True).values
+    mu = levels.gather(-1, k[:, None] - 1)[:, None].clamp_min(1e-30)
+    x, k = identity(small) - mu * inverse(small + mu * identity(small)), k[:, None, None]
+    for _ in range(56):
+        x = torch.lerp(x @ x, x, torch.where(trace(x) < k, 2.0, 0.0).to(x.dtype))
+    return x
 
-    A GPU's take some 2 ms each in torch up to 2.11, one by one (github.com/pytorch/pytorch/issues/174674).
-    """
-    squares, vectors = checked(torch.linalg.eigh, small.cpu())
-    return squares.to(small.device), vectors.to(small.device)
 
-
-def _orthonormal(block: Tensor) -> Tensor:
-    """The orthonormal basis of the columns of (N, C, b) that is nearest to them (Löwdin): their order is kept.
-
-    By the eigenvectors of the columns' Gram matrix. Columns do depend on each other where these are residuals of a
-    Krylov space, which all lie in its next block. Directions of less than a thousandth of the largest are float32's
-    noise and left out: B then is Q P^T with fewer orthonormal columns Q than P^T has, and Rayleigh-Ritz on it finds what
-    it finds on Q, and zeros.
-    """
-    wide = block.double()
-    norms = wide.norm(dim=-2, keepdim=True).clamp_min(1e-30)  # (N, 1, b)
-    squares, vectors = _eigh(wide.mT @ wide / (norms.mT * norms))  # (N, b), (N, b, b)
-    scale = torch.where(squares > 1e-6 * squares[:, -1:], squares.clamp_min(1e-30).rsqrt(), 0)
-    return product(block, ((vectors * scale[:, None]) @ vectors.mT / norms.mT).float())
+def estimate(block: Block, x: Tensor, floor: Tensor | float, result: Tensor, norm: Tensor) -> Tensor:
+    """Step 5's 2e (N,), from R = `result` (N, b, b) and ||A^||^2 = `norm` (N, 1, 1)."""
+    off, partly = gram(block.a @ block.image - block.q @ block.small.float()), x - x @ x
+    shifted = block.small - 0.8 * floor * identity(x)
+    w = x @ inverse(x @ shifted @ x + trace(block.small) * (identity(x) - x)) @ x
+    squared = (off * (w @ result @ w)).sum((-2, -1), True) + 4 * trace(partly @ result @ partly)
+    return 2 * (squared.clamp_min(0) / norm.clamp_min(1e-300)).sqrt().flatten()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from svdstory.pipeline.config.methods import SpectralFilter
+from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.spectral.exact import decompose, filter_matrices, gains, spectrum
 from svdstory.pipeline.spectral.exact import ranks as ranks_of
 
@@ -20,6 +21,14 @@ SPECS = [
     SpectralFilter(reweight="log2"),
     SpectralFilter(keep_fraction=0.05, reweight="log"),
     SpectralFilter(keep_energy=0.95, reweight="log2"),
+    SpectralFilter(clip=1),
+    SpectralFilter(clip=4, keep_top=3),
+    SpectralFilter(clip=2, keep_energy=0.99, rescale=False),
+    SpectralFilter(power=0.5),
+    SpectralFilter(power=1.5, keep_top=16, rescale=False),
+    SpectralFilter(reweight="exp", alpha=0.01, rescale=False),
+    SpectralFilter(keep="gavish-donoho"),
+    SpectralFilter(keep="effective-rank", power=0.75),
 ]
 
 
@@ -53,20 +62,27 @@ def by_svd(a: torch.Tensor, spec: SpectralFilter) -> torch.Tensor:
         if spec.keep_energy is not None:
             share = (s**2).cumsum(0) / (s**2).sum()
             kept[next((i + 1 for i, e in enumerate(share) if e > spec.keep_energy), len(s)) :] = False
-        s = s * kept
+        if spec.keep == "gavish-donoho":
+            beta = min(matrix.shape) / max(matrix.shape)
+            omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
+            kept = s > omega * torch.quantile(s, 0.5)
+        if spec.keep == "effective-rank":
+            share = s / s.sum()
+            kept[int(torch.ceil(torch.exp(-(share * share.log()).sum()))) :] = False
+        below, s = s[min(spec.clip or 0, len(s) - 1)], s * kept
         f = {
-            None: s,
+            None: s.clamp_max(below) if spec.clip else s ** (spec.power or 1),
             "log": s.log().clamp_min(0),
             "log2": s.log().clamp_min(0) ** 2,
             "exp": s * torch.exp((spec.alpha or 0) * s),
         }[spec.reweight]
-        f = f * s.norm() / f.norm()
+        f = f * (s.norm() / f.norm() if spec.rescale else 1) * kept
         out.append(matrix if f.isnan().any() and spec.reweight in ("log", "log2") else (u * f) @ vh)
     return torch.stack(out)
 
 
 def ranks(sigma: torch.Tensor, spec: SpectralFilter) -> torch.Tensor:
-    return ranks_of(sigma, spec, r=sigma.shape[-1], energy=sigma.square().sum(-1))
+    return ranks_of(sigma, spec, (sigma.shape[-1],) * 2)
 
 
 def error(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -76,7 +92,7 @@ def error(got: torch.Tensor, want: torch.Tensor) -> float:
 @pytest.mark.parametrize("shape", [(96, 64), (64, 96), (64, 64)], ids=["T>C", "T<C", "T=C"])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda s: "-".join(map(str, s.model_dump(exclude_none=True).values())))
 def test_equals_a_float64_svd(spec, shape):
-    a = real_like(3, *shape, scale=0.3)
+    a = real_like(3, *shape, scale=0.1)
     assert error(filter_matrices(a, spec).matrices, by_svd(a, spec)) < 1e-11
 
 
@@ -94,7 +110,7 @@ def test_a_float32_gram_matrix_is_visibly_wrong_and_a_float64_one_is_not():
     single = a.float()
     squares, v = torch.linalg.eigh(single.mT @ single)
     sigma = squares.clamp_min(0).sqrt().flip(-1)
-    gain, _ = gains(sigma, torch.tensor([640]), spec, energy=sigma.square().sum(-1))
+    gain, _ = gains(sigma, torch.tensor([640]), spec)
     in_single = single @ (v.flip(-1) * gain[:, None]) @ v.flip(-1).mT
     assert error(in_single, want) > 2e-3  # and 2e-2 for log at 1024 x 1280
     assert error(filter_matrices(single, spec).matrices, want) < 1e-6
@@ -173,7 +189,7 @@ def test_a_spectrum_below_one_is_left_as_it_is_and_counted(spec):
 
 
 def test_zero_matrices_stay_zero():
-    for spec in SPECS:
+    for spec in (spec for spec in SPECS if spec.clip != 4 and spec.keep_top != 16):
         assert filter_matrices(torch.zeros(1, 8, 6), spec).matrices.abs().max() == 0
 
 
@@ -183,6 +199,32 @@ def test_not_finite_input_is_named(size):
     a[0, 3, 3] = float("inf")
     with pytest.raises(FloatingPointError, match="inf or nan"):
         filter_matrices(a, SpectralFilter(keep_top=2))
+
+
+def test_a_decomposition_that_fails_is_called_not_finite(monkeypatch):
+    def gives_up(matrices):
+        raise torch.linalg.LinAlgError("it did not converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", gives_up)
+    with pytest.raises(FloatingPointError, match="did not converge"):
+        filter_matrices(torch.randn(1, 8, 6), SpectralFilter(keep_top=2))
+
+
+def test_clip_beyond_the_singular_values_is_refused():
+    with pytest.raises(InputError, match="clip 6 of 6 singular values"):
+        filter_matrices(torch.randn(1, 8, 6), SpectralFilter(clip=6))
+
+
+def test_the_hard_threshold_finds_the_rank_below_noise():
+    generator = torch.Generator().manual_seed(0)
+    signal = 3 * torch.randn(200, 5, generator=generator) @ torch.randn(5, 120, generator=generator)
+    noisy = (signal + torch.randn(200, 120, generator=generator))[None]
+    assert filter_matrices(noisy, SpectralFilter(keep="gavish-donoho")).kept.item() == 5
+
+
+def test_the_effective_rank_is_the_number_of_equal_singular_values():
+    sigma = torch.tensor([[3.0, 3, 3, 0, 0], [5, 0, 0, 0, 0], [2, 1, 0, 0, 0]], dtype=torch.float64)
+    assert ranks(sigma, SpectralFilter(keep="effective-rank")).tolist() == [3, 1, 2]
 
 
 def test_decompose_gives_orthonormal_vectors_largest_first():
