@@ -20,7 +20,7 @@ from svdstory.jobs.report.cells import Picture
 from svdstory.jobs.report.thumbnails import make_thumbnail
 from svdstory.jobs.study.experiment import find_experiment, read_experiment
 from svdstory.jobs.study.plan import Plan, make_plan, write_plan
-from svdstory.jobs.study.scores import write_score
+from svdstory.jobs.study.scores import Shard, image_hashes, images_digest
 from svdstory.jobs.study.store import Attempt, Store
 
 FULL = 1024  # pixels of SDXL's images
@@ -78,7 +78,7 @@ def make_run(run: Path, units: int, size: int) -> Plan:
     chosen = interleaved(whole)[: max(1, round(units / each))]
     plan = make_plan("report", read_experiment(report, **changes, sets=chosen), run)
     write_plan(plan, run)
-    store, attempt = Store(run), Attempt.here()
+    store, attempt, shard = Store(run), Attempt.here(), Shard(run)
     for key in plan.units:
         prompts = plan.sets[plan.units[key].set]
         files = {f"{i}.png": picture(f"{key}{i}", size) for i in range(len(prompts.settings))}
@@ -90,9 +90,10 @@ def make_run(run: Path, units: int, size: int) -> Plan:
             "times": {"began": 0.0, "ended": 1.0},
         }
         store.publish(key, files, manifest, attempt)
-        hashes = {n: f["sha256"] for n, f in store.manifest(key)["files"].items()}
+        images = images_digest(image_hashes(store.manifest(key)))
         for scorer in SCORERS:
-            write_score(run, key, scorer, hashes, {scorer.metric: random.Random(key + scorer.name).random()})
+            shard.add(key, scorer, images, {scorer.metric: random.Random(key + scorer.name).random()})
+    shard.publish()
     return plan
 
 

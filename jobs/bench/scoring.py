@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from safetensors.numpy import save
 
-from svdstory.jobs.node.scoring import load_unit, score_units
-from svdstory.jobs.study.scores import score_path
+from svdstory.jobs.node.scoring import Scoring, load_unit, score_units
+from svdstory.jobs.study.scores import Shard, read_scores, shard_paths
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.metrics import ground_truth as world
@@ -80,11 +80,13 @@ def time_scorer(name: str, images: int, size: int, device: str, batch: int = 64)
         seconds, cpu = [], time.process_time()
         for round_ in ("first", "cached", "again"):
             if round_ == "cached":
-                for key in keys:
-                    score_path(store.run, name, key).unlink()
+                for path in shard_paths(store.run):
+                    path.unlink()
             began = time.perf_counter()
-            outcome = score_units(store, keys, scorer, batch)
-            cache.flush()
+            scoring = Scoring(store, read_scores(store.run), Shard(store.run), cache, device, batch=batch)
+            score_units(scoring, keys, scorer)
+            scoring.publish()
+            outcome = scoring.outcome
             seconds.append(time.perf_counter() - began)
             if round_ == "first":
                 seconds.append(time.process_time() - cpu)

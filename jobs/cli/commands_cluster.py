@@ -21,6 +21,9 @@ Exclude = Annotated[
         help="Nodes to leave out, as sbatch takes them; `none`: none. Default: those where all failed at once."
     ),
 ]
+WithoutMetrics = Annotated[
+    bool, typer.Option("--without-metrics", help="Make the images alone; `svdstory score` measures them later.")
+]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -52,6 +55,7 @@ def submit(
     site: SiteName = None,
     probe: Probe = False,
     units_per_task: Annotated[int | None, typer.Option(min=1, help="Default: as many as fit the time limit.")] = None,
+    without_metrics: WithoutMetrics = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what sbatch would be given. Queues and writes nothing.")
     ] = False,
@@ -71,7 +75,8 @@ def submit(
         check_growth(plan, folder)
     folder = folder.absolute()
     if dry_run:
-        typer.echo(dry_run_text(plan, folder, profile, per_task=units_per_task, exclude=_nodes(exclude)))
+        how = {"per_task": units_per_task, "exclude": _nodes(exclude), "metrics": not without_metrics}
+        typer.echo(dry_run_text(plan, folder, profile, **how))
         return
     prepare(plan, folder, replace, profile.group)
     for line in notes(plan):
@@ -81,7 +86,7 @@ def submit(
     with slurms_words():
         if probe:
             _look_at_a_node(profile, folder)
-        _queue(folder, profile, per_task=units_per_task, exclude=exclude)
+        _queue(folder, profile, per_task=units_per_task, exclude=exclude, metrics=not without_metrics)
 
 
 def load_profile(site: str | None):
@@ -117,12 +122,18 @@ def _look_at_a_node(profile, folder: Path) -> None:
 
 
 def _queue(
-    folder: Path, profile, cause: str | None = None, per_task: int | None = None, exclude: str | None = None
+    folder: Path,
+    profile,
+    cause: str | None = None,
+    per_task: int | None = None,
+    exclude: str | None = None,
+    metrics: bool = True,
 ) -> None:
     """Submit what is missing (of one failure cause, if given), and say what was asked. Exit status 1 if refused."""
     from svdstory.jobs.cluster.submit import submit_missing
 
-    asked = submit_missing(folder, profile, cause=cause, per_task=per_task, exclude=_nodes(exclude), say=typer.echo)
+    how = {"cause": cause, "per_task": per_task, "exclude": _nodes(exclude), "metrics": metrics}
+    asked = submit_missing(folder, profile, **how, say=typer.echo)
     if asked.refused:
         typer.echo("\n".join(asked.refused), err=True)
         typer.echo(
@@ -155,9 +166,9 @@ def work(
     share, shares = share_of_units(os.environ)
     plan, folder = asked.plan()
     store = prepare(plan, folder, replace)
-    outcome = work_share(folder, plan, store, share, shares, lead)
-    typer.echo(f"{len(outcome.made)} units made, {len(outcome.found)} were there, {len(outcome.failed)} failed")
-    raise typer.Exit(1 if outcome.failed or outcome.stopped else 0)
+    made, scored = work_share(folder, plan, store, share, shares, lead)
+    typer.echo(f"{len(made.made)} units made, {len(made.found)} were there, {len(made.failed)} failed")
+    raise typer.Exit(1 if made.failed or made.stopped or not scored.complete else 0)
 
 
 def status(
@@ -227,7 +238,8 @@ def retry(
         raise InputError(f"{run}: was never submitted, so it has no site profile. Give --site.")
     profile = load_profile(site) if site else parse(Profile, known[-1].intent["site"], str(known[-1].folder))
     with slurms_words():
-        _queue(run, profile, cause.replace("-", " ") if cause else "any", exclude=exclude)
+        measured = not known or bool(known[-1].intent["scorers"])
+        _queue(run, profile, cause.replace("-", " ") if cause else "any", exclude=exclude, metrics=measured)
 
 
 def cancel(run: RunFolder):

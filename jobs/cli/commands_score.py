@@ -42,68 +42,44 @@ def score(
     Scorers: clipscore, clip-i, dreamsim (also dreamsim:dino_vitb16, ...), background, layout. Run it again to go on
     where it was stopped. Exit status 1 if a finished unit could not be scored, or a scorer's weights are not there.
     """
-    from svdstory.jobs.node.scoring import score_with_each
-    from svdstory.jobs.study.plan import plan_path, read_plan
-
-    plan = read_plan(plan_path(run))
-
-    def score_with(name: str) -> int:
-        return score_with_progress(
-            run, plan, name, device=device, weights=weights, batch=batch, allow_random=allow_random
-        )
-
-    unscored = score_with_each(scorer or plan.scorers, score_with, lambda text: typer.echo(text, err=True))
-    raise typer.Exit(1 if unscored else 0)
-
-
-def score_with_progress(
-    run: Path,
-    plan,
-    name: str,
-    *,
-    device: str | None = None,
-    weights: Path | None = None,
-    batch: int = 64,
-    allow_random: bool = False,
-) -> int:
-    """Score with one scorer, with progress. Returns the number of units that could not be scored."""
     import time
 
     from svdstory.jobs.cli.progress import progress
     from svdstory.jobs.node.scoring import score_run
+    from svdstory.jobs.study.plan import plan_path, read_plan
     from svdstory.pipeline.models.device import choose_device
 
-    before = time.monotonic()
-    with progress({"": len(plan.units)}) as advance:
+    plan, began = read_plan(plan_path(run)), time.monotonic()
+    names = scorer or list(plan.scorers)
+    with progress({name: len(plan.units) for name in names}) as advance:
 
-        def report(key: str, state: str) -> None:
-            nonlocal before
-            now = time.monotonic()
+        def report(name: str, key: str, state: str, seconds: float) -> None:
             cell = plan.units[key]
-            advance(
-                f"{name}: {cell.set} {cell.method} seed {cell.seed}",
-                {"scored": "done", "fresh": "found"}.get(state, state),
-                now - before,
-            )
-            before = now
+            shown = {"scored": "done", "fresh": "found"}.get(state, state)
+            advance(f"{name}: {cell.set} {cell.method} seed {cell.seed}", shown, seconds, name)
 
         outcome = score_run(
             run,
-            name,
+            names,
             device=str(choose_device(device)),
             weights=weights,
             allow_random=allow_random,
             batch=batch,
             report=report,
         )
-    done = len(outcome.scored) + len(outcome.fresh)
-    unfinished = len(plan.units) - done - len(outcome.failed)
-    typer.echo(
-        f"{name}: {len(outcome.scored)} units scored, {len(outcome.fresh)} had scores"
-        + (f", {len(outcome.failed)} could not be scored" if outcome.failed else "")
-        + (f", {unfinished} units are not finished" if unfinished else "")
-    )
-    for key, cause in outcome.failed.items():
-        cell = plan.units[key]
-        typer.echo(f"  {key} ({cell.set}, {cell.method}, seed {cell.seed}): {cause}")
-    return len(outcome.failed)
+    for name in names:
+        made, fresh = (sum(scorer == name for scorer, _ in of) for of in (outcome.scored, outcome.fresh))
+        unfinished = len(plan.units) - made - fresh - sum(scorer == name for scorer, _ in outcome.failed)
+        left = f", {unfinished} units are not finished" if unfinished and name not in outcome.left_out else ""
+        typer.echo(f"{name}: {made} units scored, {fresh} had scores{left}")
+    say_unscored(outcome.failed)
+    typer.echo(f"{time.monotonic() - began:.0f} s", err=True)
+    raise typer.Exit(0 if outcome.complete else 1)
+
+
+def say_unscored(failed: dict[tuple[str, str], str]) -> None:
+    """Units without numbers, by scorer and cause: (scorer, key) -> cause."""
+    from collections import Counter
+
+    for (name, why), count in Counter((name, why) for (name, _), why in failed.items()).items():
+        typer.echo(f"{name}: {count} unit{'s' * (count > 1)} could not be scored: {why}", err=True)

@@ -17,21 +17,26 @@ def register(app: typer.Typer) -> None:
 
 
 def prefetch(
-    model: Annotated[str | None, typer.Argument(help="A model of models.yaml, such as sdxl.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="EXPERIMENT|MODEL", help="An experiment: its model and all its scorers; or a model."),
+    ] = None,
+    model: Model = None,
     scorer: Annotated[list[str] | None, typer.Option(help="A scorer, such as dreamsim. Repeatable.")] = None,
 ):
-    """Fetch weights where there is internet (a login node), so that no job needs it.
+    """Fetch the weights of an experiment's model and scorers where there is internet (a login node): no job needs it.
 
-    Example: svdstory prefetch sdxl --scorer clipscore --scorer dreamsim
+    Example: svdstory prefetch report
     """
-    from svdstory.jobs.cluster.prefetch import fetch_model, fetch_scorer
+    from svdstory.jobs.cluster.prefetch import fetch_model, fetch_scorer, needed
 
-    if not model and not scorer:
-        raise InputError("prefetch what? Give a model (sdxl), or --scorer clipscore, --scorer dreamsim.")
-    if model:
-        typer.echo(f"{model}: {fetch_model(model) or 'needs no download'}")
-    for name in scorer or []:
-        typer.echo(f"{name}: " + ", ".join(str(path) for path in fetch_scorer(name)))
+    if not (what or model or scorer):
+        raise InputError("prefetch what? Give an experiment (report), a model (sdxl), or --scorer dreamsim.")
+    models, scorers = needed(what, model)
+    for name in models:
+        typer.echo(f"{name}: {fetch_model(name) or 'needs no download'}")
+    for name in dict.fromkeys([*scorers, *(scorer or ())]):
+        typer.echo(f"{name}: " + (", ".join(str(path) for path in fetch_scorer(name)) or "needs no download"))
 
 
 def doctor(

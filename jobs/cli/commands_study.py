@@ -41,7 +41,7 @@ def run(
     Example: svdstory run report --model tiny --sets bad
     """
     from svdstory.jobs.cli.progress import progress
-    from svdstory.jobs.node.local_run import sample_all
+    from svdstory.jobs.node.local_run import make_all
     from svdstory.jobs.study.notes import notes
     from svdstory.jobs.study.run_folder import prepare
     from svdstory.pipeline.models.spec import check_device
@@ -57,25 +57,21 @@ def run(
     )
     for line in notes(plan):
         typer.echo(f"note: {line}", err=True)
-    states = sample_all(plan, store, device=device, micro_batch=micro_batch, workers=workers, progress=progress)
+    states, scores = make_all(plan, store, device=device, micro_batch=micro_batch, workers=workers, progress=progress)
     if len(states) < units:
         typer.echo(f"{units - len(states)} units were not made. Run the same command again to go on.", err=True)
-    finish(folder, plan, device)
+    finish(folder, scores)
 
 
-def finish(folder: Path, plan, device: str | None) -> None:
-    """Score and reduce a run; exit status 1 if anything that it asks for is missing."""
-    from svdstory.jobs.cli.commands_score import score_with_progress
-    from svdstory.jobs.node.scoring import score_with_each
+def finish(folder: Path, scores: dict[tuple[str, str], str]) -> None:
+    """Say what has no numbers, and reduce; exit status 1 if anything that it asks for is missing."""
+    from svdstory.jobs.cli.commands_score import say_unscored
     from svdstory.jobs.report.reduce import reduce
 
-    def score(name: str) -> int:
-        return score_with_progress(folder, plan, name, device=device, allow_random=bool(plan.model.note))
-
-    unscored = score_with_each(plan.scorers, score, lambda text: typer.echo(text, err=True))
+    say_unscored({place: state for place, state in scores.items() if state not in ("scored", "fresh")})
     result = reduce(folder)
     typer.echo(f"{result.summary}\n{result.page}")
-    raise typer.Exit(0 if result.complete and not unscored else 1)
+    raise typer.Exit(0 if result.complete and not result.unscored else 1)
 
 
 @takes_experiment("demo")
@@ -87,7 +83,7 @@ def plan(asked: Asked, site: SiteName = None):
     Example: svdstory plan report --site charisma
     """
     from svdstory.jobs.study.notes import notes
-    from svdstory.jobs.study.run_folder import bytes_of
+    from svdstory.jobs.study.run_folder import bytes_of, files_of
     from svdstory.jobs.study.store import Store
 
     made, folder = asked.plan()
@@ -103,7 +99,7 @@ def plan(asked: Asked, site: SiteName = None):
         f"sets        {len(made.sets)}\n{in_columns(made.sets)}\n"
         f"methods     {len(made.methods)}\n{in_columns(made.methods)}\n"
         f"cells       {len(made.cells)}, units {len(made.units)}, images {images}\n"
-        f"disk        at most {space / 1e9:.2f} GB, {images + 2 * len(made.units)} files"
+        f"disk        at most {space / 1e9:.2f} GB, {files_of(made, made.units, 1)} files"
         + "".join(f"\n{line}" for line in memory_lines(made))
         + "".join(f"\nnote        {line}" for line in notes(made))
     )

@@ -15,14 +15,24 @@ from svdstory.jobs.study.plan import Plan, plans_of
 TOKEN = "TOKEN"  # in the jobs' names; a submit draws it by chance
 
 
-def dry_run(plan: Plan, run: Path, site: Site, *, per_task: int | None = None, exclude: list[str] | None = None) -> str:
+def dry_run(
+    plan: Plan,
+    run: Path,
+    site: Site,
+    *,
+    per_task: int | None = None,
+    exclude: list[str] | None = None,
+    metrics: bool = True,
+) -> str:
     """Notes, the shape of the arrays, GPU hours, and each script that sbatch would be given.
 
     Slurm's own ids are JOB0, JOB1, ... Raises InputError for all that a submit refuses.
     """
-    notes = preflight.check(plan, run, site)
+    scorers = plan.scorers if metrics else ()
+    notes = preflight.check(plan, run, site, scorers)
     live, places, silence = _queue(run, site)
-    lack = lacking(plan, run, site, live, places, per_task=per_task, exclude=exclude)
+    lack = lacking(plan, run, site, live, places, scorers, per_task=per_task, exclude=exclude)
+    preflight.check_files(plan, run, len(lack.tasks) + len(lack.scoring))
     notes += [f"{silence}. What waits in a queue is not counted"] if silence else []
     is_plan = any(path.stem.endswith(plan.hash()) for path in plans_of(run)[-1:])
     if not lack.keys and is_plan and (not all(holder.array.count for holder in live) or is_reduced(run)):
@@ -30,9 +40,11 @@ def dry_run(plan: Plan, run: Path, site: Site, *, per_task: int | None = None, e
     told = [*notes, describe(lack, site)]
     number = max((s.number for s in ledger.submissions(run)), default=0) + 1
     folder = Submission(run / "submissions" / f"{number:04d}")
-    arrays = [Array(n, *shape, None, None) for n, shape in enumerate(ledger.shapes(TOKEN, lack.sizes))]
+    arrays = [
+        Array(n, *shape, None, None) for n, shape in enumerate(ledger.shapes(TOKEN, lack.sizes + lack.scoring_sizes))
+    ]
     before, jobs = list(dict.fromkeys(holder.element.job for holder in live if holder.array.count)), []
-    for array, asked in requests(arrays, site, run / "code" / identity()["hash"], before, lack.exclude, jobs):
+    for array, asked in requests(arrays, site, run / "code" / identity()["hash"], before, lack, jobs):
         what = f"tasks {array.first} to {array.first + array.count - 1}" if array.count else "the reduce job"
         told.append(f"\n# {what}: sbatch is given\n{launch.script(folder, array, asked, python_of(site))}")
         jobs.append(f"JOB{array.number}")

@@ -32,7 +32,7 @@ def queue(submission: Submission, array: Array, parameters: dict, python: str) -
                 folder, numbers = str(submission.folder), range(array.first, array.first + array.count)
                 jobs = executor.map_array(task.run_task, [folder] * array.count, numbers)
             else:
-                jobs = [executor.submit(task.run_reduce, str(submission.folder))]
+                jobs = [executor.submit(_reduce_call(), str(submission.folder))]
         return jobs[0].job_id.split("_")[0]
     except submitit.core.utils.UncompletedJobError as error:
         return _after_all(submission, array, str(error))
@@ -81,6 +81,13 @@ def script(submission: Submission, array: Array, parameters: dict, python: str) 
     return executor._make_submission_file_text(executor._submitit_command_str, uid="")
 
 
+def _reduce_call():
+    """What the reduce job runs: it asks again for what is missing, and so imports this module."""
+    from svdstory.jobs.cluster.reduce_job import run_reduce
+
+    return run_reduce
+
+
 def _after_all(submission: Submission, array: Array, words: str) -> str:
     """A failed sbatch may have queued its job (a time-out after the fact): ask by name before believing it."""
     try:
@@ -99,7 +106,7 @@ def leave_pickles(submission: Submission, array: Array, job: str) -> None:
 
     folder = str(submission.folder)
     calls = [DelayedSubmission(task.run_task, folder, array.first + i) for i in range(array.count)]
-    for index, call in enumerate(calls or [DelayedSubmission(task.run_reduce, folder)]):
+    for index, call in enumerate(calls or [DelayedSubmission(_reduce_call(), folder)]):
         identity = f"{job}_{index}" if array.count > 1 else job
         path = JobPaths(submission.slurm_folder, job_id=identity).submitted_pickle
         if not path.exists():

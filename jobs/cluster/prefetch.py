@@ -2,9 +2,22 @@
 
 from pathlib import Path
 
+from svdstory.jobs.study.experiment import find_experiment, read_experiment
 from svdstory.pipeline.config.strict import InputError, choices, parse
 from svdstory.pipeline.models.files import missing_files
 from svdstory.pipeline.models.spec import ModelSpec, hub_snapshot, resolve_model, shipped_models
+
+
+def needed(what: str | None, model: str | None = None) -> tuple[list[str], list[str]]:
+    """The models and scorers to stage for an experiment (on another `model`, if given) or a model's name.
+
+    Raises InputError for what is neither.
+    """
+    if what is None or what in shipped_models():
+        return [name for name in (what, model) if name], []
+    experiment = read_experiment(find_experiment(what))
+    chosen = model or experiment.model
+    return [chosen], list(experiment.scorers or shipped_models().get(chosen, shipped_models()["sdxl"])["scorers"])
 
 
 def fetch_model(name: str) -> Path | None:

@@ -4,22 +4,24 @@ Prompts, methods and the model are checked by plan.py, the disk by run.py.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from svdstory.jobs.cluster.sites import Site
 from svdstory.jobs.study.plan import Plan
+from svdstory.jobs.study.run_folder import files_of
 from svdstory.jobs.study.store import Store
 from svdstory.pipeline.config.strict import InputError
 
-FILES_A_TASK = 5
 MISREAD = {"%": "Slurm's file name patterns", ":": "PYTHONPATH", "\n": "sbatch", "\\": "Slurm"}
 
 
-def check(plan: Plan, run: Path, site: Site) -> list[str]:
+def check(plan: Plan, run: Path, site: Site, scorers: Iterable[str]) -> list[str]:
     """Raises InputError for what would fail; returns notes on what would only be less than was hoped for."""
     check_paths(run, site)
-    check_files(plan, run)
-    return unstaged_scorers(plan)
+    if not plan.model.note:  # a model that says its images are no pictures takes scorers with random weights too
+        check_scorers(scorers)
+    return []
 
 
 def check_paths(run: Path, site: Site) -> None:
@@ -34,11 +36,11 @@ def check_paths(run: Path, site: Site) -> None:
         )
 
 
-def check_files(plan: Plan, run: Path) -> None:
-    """Raises InputError where the file system has no room for the run's files (inodes)."""
+def check_files(plan: Plan, run: Path, tasks: int) -> None:
+    """Raises InputError where the file system has no room for what so many tasks would make (inodes)."""
     present = Store(run).present()
-    missing = [cell for key, cell in plan.units.items() if key not in present]
-    needed = sum(len(plan.sets[cell.set].settings) + 2 for cell in missing) + FILES_A_TASK * len(missing)
+    missing = [key for key in plan.units if key not in present]
+    needed = files_of(plan, missing, tasks) if missing or tasks else 0
     status = os.statvfs(existing(run))
     if status.f_files and needed > status.f_favail:
         raise InputError(
@@ -52,15 +54,16 @@ def existing(folder: Path) -> Path:
     return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
-def unstaged_scorers(plan: Plan) -> list[str]:
-    """Scorers whose weights are not here: the reduce job would leave them out."""
+def check_scorers(scorers: Iterable[str]) -> None:
+    """Raises InputError for scorers whose weights are not here: GPU hours would end in a report without numbers."""
     from svdstory.pipeline.metrics import staging
 
-    folder, notes = staging.default_folder(), []
-    for name in plan.scorers:
-        if staging.missing(name, folder):
-            notes.append(
-                f"scorer {name}: its weights are not in {folder}; the reduce job would leave it out. "
-                f"Fetch them first: svdstory prefetch --scorer {name}"
-            )
-    return notes
+    folder = staging.default_folder()
+    absent = [name for name in scorers if staging.missing(name, folder)]
+    if absent:
+        fetch = " ".join(f"--scorer {name}" for name in absent)
+        raise InputError(
+            f"weights of {len(absent)} scorers are not in {folder}: {', '.join(absent)}. Nothing was queued. Fetch them "
+            f"where there is internet: svdstory prefetch {fetch} (SVDSTORY_WEIGHTS names the folder, and nodes must see "
+            "it). To make the images alone: --without-metrics; `svdstory score` measures them later."
+        )

@@ -115,7 +115,9 @@ class Site(Strict):
     group: Line | None = None  # users who may go on with each other's runs: folders are theirs, and setgid
     shared: Line | None = None  # a folder that login node and nodes see: runs must lie in it
     scratch: Line | None = None  # a folder on the node's own disk, for temporary files
-    reduce: ReduceRequest
+    scorers_on: Literal["node", "array", "reduce"] = "node"  # the tasks; tasks of their own without a GPU; that job
+    rounds: Annotated[int, Field(ge=0)] = 2  # how often the reduce job asks again for what killed tasks left
+    reduce: ReduceRequest  # also what tasks of `scorers_on: array` ask for
 
 
 def load_site(name: str) -> Site:

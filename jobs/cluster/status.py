@@ -11,7 +11,8 @@ from svdstory.jobs.queue import attempts, ledger, scheduler
 from svdstory.jobs.queue.ledger import Live
 from svdstory.jobs.queue.nodes import bad_nodes
 from svdstory.jobs.queue.scheduler import SlurmError
-from svdstory.jobs.study.plan import plan_path, unit_methods
+from svdstory.jobs.study.plan import plan_path, scorers_of_plan, unit_methods
+from svdstory.jobs.study.scores import read_standing
 from svdstory.jobs.study.store import MANIFEST, Store
 
 PACE_S = 3600.0  # units an hour are counted over the last hour
@@ -33,6 +34,8 @@ class Status:
     jobs: list[str] = field(default_factory=list)
     bad_nodes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    scored: dict[str, int] = field(default_factory=dict)  # units with numbers, by scorer
+    unscored: dict[str, dict[str, int]] = field(default_factory=dict)  # units without, by scorer and cause
 
     @property
     def complete(self) -> bool:
@@ -42,6 +45,7 @@ class Status:
 def status(run: Path) -> Status:
     """Look at the run. Raises InputError for a folder that is none; Slurm's silence becomes a note."""
     methods, store, notes = unit_methods(plan_path(run)), Store(run), []
+    scorers = scorers_of_plan(plan_path(run))
     known = ledger.submissions(run)
     live = _live(known, notes)  # before the store: what a task that ends meanwhile has made is seen there
     turns = [turn for submission in known for turn in attempts.read(submission.folder)]
@@ -53,6 +57,7 @@ def status(run: Path) -> Status:
     running = min(processes, len(in_queue))
     failed = Counter(failures[key][-1].cause for key in missing - in_queue if key in failures)
     idle = len(missing) - len(in_queue) - sum(failed.values())
+    numbers = read_standing(run)
     pace = _pace(list(published.values()), turns)
     left = (len(in_queue) / pace * 3600) if pace and in_queue else None
     if idle and not in_queue:
@@ -70,7 +75,14 @@ def status(run: Path) -> Status:
         _job_lines(live),
         bad_nodes(known, known[-1].intent.get("code"), methods, set(published), failures) if known else [],
         notes,
+        {name: len(numbers.scored[name] & published.keys()) for name in scorers},
+        {name: causes for name in scorers if (causes := _causes(numbers.failed[name], published))},
     )
+
+
+def _causes(failed: dict[str, str], published: dict[str, float]) -> dict[str, int]:
+    """Cause -> units that a scorer has failed on."""
+    return dict(Counter(why.partition(":")[0] for key, why in failed.items() if key in published))
 
 
 def published_at(store: Store) -> dict[str, float]:
@@ -150,6 +162,13 @@ def lines(status: Status) -> list[str]:
     text += [
         f"failed  {count} × {cause}: svdstory retry RUN --cause {cause.replace(' ', '-')}"
         for cause, count in sorted(status.failed.items(), key=lambda item: -item[1])
+    ]
+    if status.scored:
+        text.append("scores  " + ", ".join(f"{name} {count}" for name, count in status.scored.items()))
+    text += [
+        f"failed  {count} × {name}: {cause}: svdstory score RUN --scorer {name}"
+        for name, causes in status.unscored.items()
+        for cause, count in causes.items()
     ]
     pace = f"{status.units_an_hour:.0f} units an hour, " if status.units_an_hour else ""
     left = f"about {_duration(status.left_s)} left, " if status.left_s else ""

@@ -4,17 +4,18 @@ import multiprocessing
 import os
 import queue
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from svdstory.jobs.study.plan import Plan
+from svdstory.jobs.study.scores import Shard, read_scores
 from svdstory.jobs.study.store import Store
 from svdstory.pipeline.config.cores import cores
 from svdstory.pipeline.config.strict import InputError
 
 
-def sample_all(
+def make_all(
     plan: Plan,
     store: Store,
     *,
@@ -22,16 +23,15 @@ def sample_all(
     micro_batch: int | None,
     workers: int | None = None,
     progress: Callable[[dict[str, int]], AbstractContextManager],
-) -> dict[str, str]:
-    """Make every missing unit. `progress(steps of each stage)` gives advance(name, state, seconds, stage).
+) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
+    """Make every missing unit and score it. `progress(steps of each stage)` gives advance(name, state, seconds, stage).
 
-    Returns key -> state ("done", "found" or a failure's cause).
-
-    Workers are processes that share the units and nothing else; a unit that no worker reported was not made. Raises
-    InputError where all of them refuse their device or model.
+    Returns key -> state ("done", "found" or a failure's cause), and (scorer, key) -> state ("scored", "fresh" or why
+    there are no numbers). Workers are processes that share the units and nothing else; what no worker reported was not
+    made. Raises InputError where all of them refuse their device or model.
     """
     workers = workers or default_workers(plan, device)
-    keys, states = list(plan.units), {}
+    keys, states, scores = list(plan.units), {}, {}
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     shares = [keys[n::workers] for n in range(min(workers, len(keys)))]
@@ -39,26 +39,33 @@ def sample_all(
         context.Process(target=_work, args=(plan, store.run, share, place, micro_batch, reports, os.getpid()))
         for share, place in zip(shares, devices(len(shares), device), strict=True)
     ]
-    with progress({"": len(keys)}) as advance:
+    with progress(dict.fromkeys(("", *plan.scorers), len(keys))) as advance:
         try:
             for process in processes:
                 process.start()
-            while len(states) < len(keys):
-                try:
-                    key, state, seconds = reports.get(timeout=0.5)
-                except queue.Empty:
-                    if not any(process.is_alive() for process in processes) and reports.empty():
-                        break
-                    continue
+            for scorer, key, state, seconds in _reports(reports, processes):
                 cell = plan.units[key]
-                states[key] = state
-                advance(f"{cell.set} {cell.method} seed {cell.seed}", state, seconds)
+                (scores if scorer else states)[(scorer, key) if scorer else key] = state
+                label = f"{cell.set} {cell.method} seed {cell.seed}"
+                shown = {"scored": "done", "fresh": "found"}.get(state, state)
+                advance(f"{scorer}: {label}" if scorer else label, shown, seconds, scorer)
         finally:
             for process in processes:
                 process.join() if sys.exc_info()[0] is None else process.kill()
     if not states and all(process.exitcode == 2 for process in processes):
         raise InputError("no worker could begin, for what is said above. Nothing was sampled.")
-    return states
+    return states, scores
+
+
+def _reports(reports, processes: list) -> Iterator[tuple[str, str, str, float]]:
+    """(scorer, key, state, seconds), the scorer empty for sampling, until all processes have ended."""
+    while True:
+        alive = any(process.is_alive() for process in processes)  # asked first: what they left is in the queue then
+        try:
+            yield reports.get(timeout=0.2)
+        except queue.Empty:
+            if not alive:
+                return
 
 
 def default_workers(plan: Plan, device: str | None) -> int:
@@ -89,20 +96,24 @@ def _work(plan: Plan, run: Path, keys: list[str], device, micro_batch, reports, 
 
     import torch
 
-    from svdstory.jobs.node.worker import work
+    from svdstory.jobs.node.turn import take_turn
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if plan.model.source in ("built", "package"):
         torch.set_num_threads(1)  # small layers gain nothing from more, and the sums are the same on any machine
     try:
-        work(
+        take_turn(
             plan,
-            Store(run),
+            run,
             keys,
+            plan.scorers,
+            known=read_scores(run),
+            shard=Shard(run),
             device=device,
             micro_batch=micro_batch,
             stop=lambda: os.getppid() != parent,
-            report=lambda *report: reports.put(report),
+            report=lambda *report: reports.put(("", *report)),
+            report_score=lambda *report: reports.put(report),
         )
     except InputError as error:
         print(f"svdstory: {error}", file=sys.stderr)

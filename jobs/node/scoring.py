@@ -1,14 +1,13 @@
-"""Scoring a run: every finished unit that lacks a scorer's numbers gets them, without the GPU run.
+"""Scoring: every finished unit that lacks a scorer's numbers gets them, from its files alone.
 
-RUN/scores/<scorer>/<key>.json             one unit's numbers, its images' sha256 and the protocol
-RUN/scores/embeddings/embeddings-*.npz     the cache: shards of about 2,000 embeddings
-
-Resumable at any point: a unit's numbers are there or not. They are fresh while the protocol and the images' sha256 are
-the same; stale ones are replaced by one rename.
+The numbers go into shards (study/scores.py), embeddings into RUN/scores/embeddings (pipeline/metrics/cache.py).
+Resumable at any point: a unit's numbers are fresh while the protocol and the images' sha256 are the same.
 """
 
 import hashlib
 import io
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,115 +16,206 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load
 
+from svdstory.jobs.node.worker import FATAL, cause_of, free_memory
 from svdstory.jobs.study.plan import plan_path, read_plan
-from svdstory.jobs.study.scores import image_hashes, image_names, is_fresh, write_score
+from svdstory.jobs.study.scores import (
+    Scores,
+    Shard,
+    image_hashes,
+    image_names,
+    images_digest,
+    protocol_hash,
+    read_scores,
+)
 from svdstory.jobs.study.store import Store
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.metrics.cache import EmbeddingCache
 from svdstory.pipeline.metrics.names import parts
 from svdstory.pipeline.metrics.registry import load_scorer
-from svdstory.pipeline.metrics.scorer import Scorer, UnitImages
+from svdstory.pipeline.metrics.scorer import Scorer, UnitImages, Values
 
-Report = Callable[[str, str], None]
 TENSORS = "tensors.safetensors"
+IN_A_ROW = 3  # a scorer that fails on its first units, so many, is not asked for the others
+Report = Callable[[str, str, str, float], None]  # scorer, key, "scored" | "fresh" | why not, seconds
+Loaded = tuple[str, str, UnitImages]  # key, digest of its images, the unit
 
 
 @dataclass
 class Scored:
-    """Keys of units that were scored now, had fresh scores, or could not be scored (with the cause)."""
+    """(scorer, key) of what was scored now, had fresh numbers, or could not be scored, with the cause. `stopped`: why
+    it ended early, or empty: `asked to stop`, or a cause after which all the rest would fail too."""
 
-    scored: list[str] = field(default_factory=list)
-    fresh: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
+    scored: list[tuple[str, str]] = field(default_factory=list)
+    fresh: list[tuple[str, str]] = field(default_factory=list)
+    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)  # scorers whose weights are not here
+    stopped: str = ""
+
+    @property
+    def complete(self) -> bool:
+        return not (self.failed or self.left_out or self.stopped)
 
 
-def score_run(
-    run: Path,
-    name: str,
-    *,
-    device: str = "cpu",
-    weights: Path | None = None,
-    allow_random: bool = False,
-    batch: int = 64,
-    report: Report = lambda key, state: None,
-) -> Scored:
-    """Score all finished units of a run's plan with the scorer `name`; see `load_scorer` and `score_units`.
+@dataclass
+class Scoring:
+    """What it takes to score some units: where they lie, what is known of them, where numbers go.
 
-    Raises InputError where there is no plan, for an unknown scorer, and for missing weights.
+    shard: where new numbers wait. batch: images that go through a network at once, whichever units they are of.
+    """
+
+    store: Store
+    known: Scores
+    shard: Shard
+    cache: EmbeddingCache
+    device: str = "cpu"
+    weights: Path | None = None
+    allow_random: bool = False
+    batch: int = 64
+    stop: Callable[[], bool] = lambda: False
+    report: Report = lambda scorer, key, state, seconds: None
+    outcome: Scored = field(default_factory=Scored)
+
+    def add(self, scorer: Scorer, key: str, images: str, values: Values, seconds: float) -> None:
+        self.shard.add(key, scorer, images, values)
+        self.outcome.scored.append((scorer.name, key))
+        self.report(scorer.name, key, "scored", seconds)
+
+    def fail(self, scorer: str, key: str, why: str, seconds: float = 0.0) -> None:
+        self.shard.fail(key, scorer, why)
+        self.outcome.failed[scorer, key] = why
+        self.report(scorer, key, why, seconds)
+
+    def publish(self) -> None:
+        """Publish what waits. A disk that takes nothing ends the scoring, and what waits is lost: it is made again."""
+        try:
+            self.shard.publish()
+            self.cache.flush()
+        except OSError as error:
+            self.outcome.stopped = cause_of(error)
+            print(f"scores could not be written: {error}", flush=True)
+
+
+def score_run(run: Path, names: Iterable[str], **how) -> Scored:
+    """Score all finished units of a run's plan with these scorers. `how`: the last fields of `Scoring`.
+
+    Raises InputError where there is no plan, and for an unknown scorer.
     """
     plan = read_plan(plan_path(run))
     cache = EmbeddingCache(run / "scores" / "embeddings")
-    scorer = load_scorer(name, device, weights, cache, allow_random, batch)
-    try:
-        return score_units(Store(run), plan.units, scorer, batch, report)
-    finally:
-        cache.flush()
+    return score_each(Scoring(Store(run), read_scores(run), Shard(run), cache, **how), plan.units, names)
 
 
-def score_with_each(names: Iterable[str], score: Callable[[str], int], say: Callable[[str], None]) -> int:
-    """Score with each of some scorers. Returns how many units, or whole scorers, have no numbers.
+def score_each(scoring: Scoring, keys: Iterable[str], names: Iterable[str]) -> Scored:
+    """Score the finished units among `keys` with one scorer after the other, and publish the numbers.
 
-    `score(name)` scores with one and returns the number of units that it could not score. A scorer whose weights are
-    not staged is left out, and said: numbers are never made up. Raises InputError for an unknown one, before any work.
+    A scorer that fails, or whose weights are not here, is recorded with its cause, and the next one measures: numbers
+    are never made up. Raises InputError for an unknown name, before any work.
     """
-    names, unscored = list(dict.fromkeys(names)), 0
+    names, networks = list(dict.fromkeys(names)), {}
     for name in names:
         parts(name)
+    finished = [key for key in keys if scoring.store.is_finished(key)]
     for name in names:
+        if scoring.outcome.stopped:
+            break
         try:
-            unscored += score(name)
+            scorer = load_scorer(
+                name,
+                scoring.device,
+                scoring.weights,
+                scoring.cache,
+                scoring.allow_random,
+                scoring.batch,
+                networks=networks,
+            )
+            score_units(scoring, finished, scorer)
         except InputError as error:
-            say(f"{name} is left out: {error}")
-            unscored += 1
-    return unscored
+            print(f"{name} is left out: {error}", flush=True)
+            scoring.outcome.left_out.append(name)
+            for key in finished:
+                scoring.shard.fail(key, name, "weights missing")
+        except Exception as error:  # its files, its library: recorded, never the images' loss
+            for key in finished:
+                scoring.fail(name, key, why_not(error))
+    scoring.publish()
+    return scoring.outcome
 
 
-def score_units(
-    store: Store,
-    keys: Iterable[str],
-    scorer: Scorer,
-    images_at_once: int = 64,
-    report: Report = lambda key, state: None,
-) -> Scored:
-    """Score the finished units among `keys` that lack fresh scores; the others' numbers stay as they are.
+def score_units(scoring: Scoring, keys: Iterable[str], scorer: Scorer) -> None:
+    """Score those of the finished units that lack fresh numbers.
 
-    A unit whose images are damaged is recorded as failed, and the next one is scored. `report` is told of each unit:
-    (key, "scored" | "fresh" | the cause).
+    A unit that cannot be scored is recorded as failed, and the next one is scored. Raises InputError for weights that
+    cannot be used.
     """
-    outcome = Scored()
-    for batch in _batches(store, keys, scorer, images_at_once, outcome, report):
-        for (key, manifest, _), values in zip(batch, scorer.score_many([unit for *_, unit in batch]), strict=True):
-            broken = [name for name, value in values.items() if not np.isfinite(value).all()]
-            if broken:
-                outcome.failed[key] = f"{broken[0]} is not finite"
-                report(key, outcome.failed[key])
-                continue
-            write_score(store.run, key, scorer, image_hashes(manifest), values)
-            outcome.scored.append(key)
-            report(key, "scored")
-    return outcome
+    in_a_row, result = 0.0, ""
+    for batch in _batches(scoring, keys, scorer):
+        results, began = _numbers(scorer, [unit for *_, unit in batch]), time.monotonic()
+        for key, images, _ in batch:
+            result = next(results) if in_a_row < IN_A_ROW else result
+            seconds, began = time.monotonic() - began, time.monotonic()
+            if not isinstance(result, str):
+                in_a_row = -math.inf  # it works: what fails from now on is the unit's own fault
+                scoring.add(scorer, key, images, result, seconds)
+            elif result.partition(":")[0] in FATAL:
+                scoring.outcome.stopped = result
+                return
+            else:
+                in_a_row += 1
+                scoring.fail(scorer.name, key, result, seconds)
+        if scoring.shard.is_due:
+            scoring.publish()
 
 
-def _batches(
-    store: Store, keys: Iterable[str], scorer: Scorer, images_at_once: int, outcome: Scored, report: Report
-) -> Iterator[list[tuple[str, dict, UnitImages]]]:
-    """Units to score, loaded, in groups of about `images_at_once` images."""
-    group: list[tuple[str, dict, UnitImages]] = []
+def _numbers(scorer: Scorer, units: list[UnitImages]) -> Iterator[Values | str]:
+    """For each unit its numbers, or why there are none. Units that fail together are tried one by one.
+
+    Raises InputError for weights that cannot be used.
+    """
+    try:
+        yield from map(_checked, scorer.score_many(units))
+        return
+    except InputError:
+        raise
+    except Exception as error:  # a network's, a library's, the card's: recorded, never the images' loss
+        why = why_not(error)
+    free_memory()
+    if len(units) == 1 or why.partition(":")[0] in FATAL:
+        yield from [why] * len(units)
+        return
+    for unit in units:
+        yield from _numbers(scorer, [unit])
+
+
+def why_not(error: Exception) -> str:
+    """Why there are no numbers: a cause in the store's words, and the error's own."""
+    return f"{cause_of(error)}: {type(error).__name__}: {error}"[:300]
+
+
+def _checked(values: Values) -> Values | str:
+    broken = [name for name, value in values.items() if not np.isfinite(value).all()]
+    return f"not finite: {broken[0]}" if broken else values
+
+
+def _batches(scoring: Scoring, keys: Iterable[str], scorer: Scorer) -> Iterator[list[Loaded]]:
+    """Units to score, loaded, in groups of about `scoring.batch` images, until it is asked to stop."""
+    group: list[Loaded] = []
+    protocol, outcome = protocol_hash(scorer.protocol), scoring.outcome
     for key in keys:
-        if not store.is_finished(key):
-            continue
-        manifest = store.manifest(key)
-        if is_fresh(store.run, key, scorer, manifest):
-            outcome.fresh.append(key)
-            report(key, "fresh")
-            continue
+        if outcome.stopped or scoring.stop():
+            outcome.stopped = outcome.stopped or "asked to stop"
+            return
         try:
-            group.append((key, manifest, load_unit(store, key, manifest)))
+            manifest = scoring.store.manifest(key)
+            images = images_digest(image_hashes(manifest))
+            if scoring.known.of(scorer.name, key, protocol, images):
+                outcome.fresh.append((scorer.name, key))
+                scoring.report(scorer.name, key, "fresh", 0.0)
+                continue
+            group.append((key, images, load_unit(scoring.store, key, manifest)))
         except (OSError, ValueError, KeyError, SyntaxError) as error:  # SyntaxError: PIL's word for a broken PNG
-            outcome.failed[key] = str(error)
-            report(key, str(error))
+            scoring.fail(scorer.name, key, f"damaged images: {error}")
             continue
-        if sum(len(unit.images) for *_, unit in group) >= images_at_once:
+        if sum(len(unit.images) for *_, unit in group) >= scoring.batch:
             yield group
             group = []
     if group:

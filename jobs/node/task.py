@@ -1,8 +1,8 @@
-"""What runs on a node: one task of a submission, or its reduce job. submitit calls these two by their names."""
+"""What runs on a node: one task of a submission (submitit calls it by its name), or a share of plain sbatch."""
 
 import os
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from svdstory.jobs.node.stop import Stop
 from svdstory.jobs.queue import attempts, scheduler
 from svdstory.jobs.queue.attempts import TaskAttempt
-from svdstory.jobs.queue.ledger import Submission, write_whole
-from svdstory.jobs.study.plan import Plan, plan_path, read_plan
+from svdstory.jobs.queue.ledger import Submission
+from svdstory.jobs.queue.slices import read_slice
+from svdstory.jobs.study.plan import Plan
+from svdstory.jobs.study.scores import Shard, read_scores, shards_of
 from svdstory.jobs.study.sharing import guard
 from svdstory.jobs.study.store import Attempt, Store
 
 if TYPE_CHECKING:
+    from svdstory.jobs.node.scoring import Scored
     from svdstory.jobs.node.worker import Outcome
 
 EARLY_FAILURES = 3  # so many units failed and none made within so many seconds of the first: the node is bad
@@ -35,11 +38,15 @@ class Progress:
     failed: int = 0
     units_s: float = 0.0
     early_failures: int = 0
+    last: float | None = None  # when the last unit was told of: from then on it is scoring
+    scored: int = 0
+    told_scores: set[tuple[str, str]] = field(default_factory=set)  # (scorer, key)
 
     def report(self, key: str, state: str, seconds: float) -> None:
         """The worker's `report`: one line for the log, and the counts."""
         print(f"{time.strftime('%H:%M:%S')} {key} {state} {seconds:.1f} s", flush=True)
         self.told.add(key)
+        self.last = time.time()
         if state == "found":
             return
         now = time.time()
@@ -49,6 +56,17 @@ class Progress:
         self.failed += state != "done"
         early = not self.made and now - self.first < EARLY_S
         self.early_failures += state != "done" and early and key not in self.known
+
+    def report_score(self, scorer: str, key: str, state: str, seconds: float) -> None:
+        """The same for numbers."""
+        self.told_scores.add((scorer, key))
+        if state != "fresh":
+            print(f"{time.strftime('%H:%M:%S')} {key} {scorer} {state} {seconds:.1f} s", flush=True)
+        self.scored += state == "scored"
+
+    def unscored(self, keys: list[str], scorers: Iterable[str]) -> list[tuple[str, str]]:
+        """(scorer, key) of what nothing was told of."""
+        return [(name, key) for name in scorers for key in keys if (name, key) not in self.told_scores]
 
     @property
     def node_is_bad(self) -> bool:
@@ -60,6 +78,7 @@ class Progress:
 
     def at_end(self, attempt: TaskAttempt, ending: str, unit: str = "") -> TaskAttempt:
         load_s = (self.first or time.time()) - self.began
+        score_s = time.time() - (self.last or self.began) if self.told_scores else 0.0
         return replace(
             attempt,
             ended=time.time(),
@@ -69,57 +88,69 @@ class Progress:
             failed=self.failed,
             load_s=round(load_s, 2),
             units_s=round(self.units_s, 2),
+            scored=self.scored,
+            score_s=round(score_s, 2),
         )
 
 
 def run_task(submission: str, number: int) -> dict:
-    """Work through the units of task `number`. Returns counts, for submitit's result file.
+    """Work through the units of task `number`: make them, score them. Returns counts, for submitit's result file.
 
     Raises RuntimeError where the node is bad, so that Slurm and its users see the task as failed.
     """
     place = Submission(Path(submission))
-    run, site, keys = place.folder.parents[1], place.intent["site"], place.tasks[number]
+    run, site, part = place.folder.parents[1], place.intent["site"], read_slice(place.folder, number)
     guard(run)
     me, store = Attempt.here(), Store(run)
-    progress = Progress(known=set(store.failures()))
+    progress, shard = Progress(known=store.failed()), Shard(run)
     node = os.environ.get("SLURMD_NODENAME", me.host)  # as Slurm calls it, and --exclude takes it
     process, processes = scheduler.process_of_task(os.environ)
-    keys = keys[process::processes]
+    keys = list(part.plan.units)[process::processes]
     one_gpu_for_each(os.environ)
     attempt = TaskAttempt(number, me.job, me.restart, node, progress.began, process=process, processes=processes)
     attempts.write(place.folder, attempt)
 
     def closing() -> None:
-        unit = progress.at_hand(keys)
+        unit = progress.at_hand(keys) if part.sample else ""
         attempts.write(place.folder, progress.at_end(attempt, "stopped", unit))
         if is_barren(place, attempt, 60 * site["minutes"]):
             stop.requeue = False
             give_up(unit, site["minutes"], store, me)
+            for scorer, key in progress.unscored(keys, part.scorers) if not unit else ():
+                shard.fail(key, scorer, f"timeout: not scored in a task of {site['minutes']} minutes")
+        shard.publish()
 
     stop = Stop(site["signal_seconds"], site["requeue"], closing)
     stop.listen()
     print(f"task {number}: {len(keys)} units on {me.host}, attempt {me}", flush=True)
     try:
-        from svdstory.jobs.node.worker import work  # torch: seconds
+        from svdstory.jobs.node.turn import take_turn  # torch: seconds
 
-        outcome = work(
-            read_plan(run / place.intent["plan"]),
-            store,
+        made, scored = take_turn(
+            part.plan,
+            run,
             keys,
-            report=progress.report,
+            part.scorers,
+            sample=part.sample,
+            known=read_scores(run, [*part.shards, *shards_of(run, me.job)]),
+            shard=shard,
             stop=lambda: stop() or progress.node_is_bad,
+            report=progress.report,
+            report_score=progress.report_score,
         )
     except Exception:
         attempts.write(place.folder, progress.at_end(attempt, "crashed"))
         raise
-    if outcome.stopped and stop():
+    if (made.stopped or scored.stopped) and stop():
         stop.give_back()
     stop.over()  # a signal that came during the last unit does not bring a finished task back
-    bad = progress.node_is_bad or outcome.stopped == "bad node"
-    attempts.write(place.folder, progress.at_end(attempt, "bad node" if bad else outcome.stopped or "finished"))
+    bad = progress.node_is_bad or "bad node" in (made.stopped, scored.stopped.partition(":")[0])
+    ending = "bad node" if bad else made.stopped or scored.stopped or "finished"
+    attempts.write(place.folder, progress.at_end(attempt, ending))
     if bad:
-        raise RuntimeError(f"node {node}: {progress.failed} units failed at once. The next submit leaves it out.")
-    return {"made": len(outcome.made), "found": len(outcome.found), "failed": outcome.failed}
+        raise RuntimeError(f"node {node}: units failed there at once. The next submit leaves it out.")
+    counts = {"made": len(made.made), "found": len(made.found), "failed": made.failed}
+    return {**counts, "scored": len(scored.scored), "unscored": len(scored.failed)}
 
 
 def one_gpu_for_each(environment: MutableMapping[str, str]) -> None:
@@ -131,15 +162,16 @@ def one_gpu_for_each(environment: MutableMapping[str, str]) -> None:
 
 
 def is_barren(place: Submission, attempt: TaskAttempt, limit_s: float) -> bool:
-    """Whether another turn after this ended one would bring nothing either: no unit was finished in most of the time
-    limit, or in the last BARREN_TURNS turns together. Turns that were killed, and later ones, begun elsewhere while
-    this node hung, say nothing.
+    """Whether another turn after this ended one would bring nothing either: no unit was finished or scored in most of
+    the time limit, or in the last BARREN_TURNS turns together. Turns that were killed, and later ones, begun elsewhere
+    while this node hung, say nothing.
     """
     turns = [turn for turn in attempts.read(place.folder, attempt.task) if turn.process == attempt.process]
     turns = [turn for turn in turns if turn.started <= attempt.started and turn.ended is not None]
     last = turns[-1]
-    most_of_it = last.made == 0 and last.ended - last.started > limit_s / 2
-    return most_of_it or (len(turns) >= BARREN_TURNS and not any(turn.made for turn in turns[-BARREN_TURNS:]))
+    most_of_it = not (last.made or last.scored) and last.ended - last.started > limit_s / 2
+    brought = [turn.made or turn.scored for turn in turns[-BARREN_TURNS:]]
+    return most_of_it or (len(turns) >= BARREN_TURNS and not any(brought))
 
 
 def give_up(unit: str, minutes: int, store: Store, me: Attempt) -> None:
@@ -154,78 +186,37 @@ def give_up(unit: str, minutes: int, store: Store, me: Attempt) -> None:
         )
 
 
-def run_reduce(submission: str) -> None:
-    """Score what is there and build its report. Raises RuntimeError where cells or numbers are missing.
-
-    Before its time limit it is queued again, if this turn has scored anything: scores are kept.
-    """
-    from svdstory.jobs.node.scoring import score_run, score_with_each
-    from svdstory.jobs.report.reduce import reduce
-
-    place = Submission(Path(submission))
-    run = place.folder.parents[1]
-    guard(run)
-    scored: list[str] = []
-    stop = Stop(
-        place.intent["site"]["signal_seconds"], True, lambda: setattr(stop, "requeue", stop.requeue and bool(scored))
-    )
-    stop.listen()
-    wait_for_late_units(place, Store(run))
-    plan = read_plan(run / place.intent["plan"])
-
-    def say(text: str) -> None:
-        print(text, flush=True)
-
-    def score(name: str) -> int:
-        say(f"scoring by {name}")
-        outcome = score_run(
-            run,
-            name,
-            device="cpu",
-            allow_random=bool(plan.model.note),
-            report=lambda key, state: scored.append(key) if state == "scored" else None,
-        )
-        return len(outcome.failed)
-
-    unscored = score_with_each(plan.scorers, score, say)
-    result = reduce(run, plan_file=run / place.intent["plan"], report=say)
-    say(result.summary)
-    if plan_path(run) != run / place.intent["plan"]:
-        say(f"the run has another plan since: this report is of {place.intent['plan']}, as it was submitted")
-    stop.over()
-    complete = result.complete and not unscored
-    write_whole(place.folder / "reduced.json", {"complete": complete, "at": time.time()})
-    if not complete:
-        raise RuntimeError(
-            f"the report {result.report} is not all of it (the log says what it lacks): {result.summary}"
-        )
-
-
-def wait_for_late_units(place: Submission, store: Store, deadline_s: float = 60.0) -> None:
-    """Wait for units that tasks say they finished: on NFS and Lustre, this node may see them late. Then go on."""
-    last = {(turn.task, turn.process): turn for turn in attempts.read(place.folder)}
-    ended = [turn for turn in last.values() if turn.ending == "finished"]
-    said = [key for turn in ended for key in place.tasks[turn.task][turn.process :: turn.processes]]
-    failed, end = store.failures(), time.monotonic() + deadline_s
-    late = [key for key in said if key not in failed]
-    while (late := [key for key in late if not store.is_finished(key)]) and time.monotonic() < end:
-        time.sleep(0.5)
-
-
-def work_share(run: Path, plan: Plan, store: Store, share: int, shares: int, lead_s: float) -> "Outcome":
+def work_share(
+    run: Path, plan: Plan, store: Store, share: int, shares: int, lead_s: float
+) -> tuple["Outcome", "Scored"]:
     """Share number `share` of `shares` of the plan's units, in a job of plain sbatch (slurm/run.sbatch).
 
-    On a warning signal the job is requeued, if this turn has finished a unit; `lead_s` is the signal's lead in seconds.
+    On a warning signal the job is requeued, if this turn has finished or scored a unit; `lead_s` is the signal's lead
+    in seconds.
     """
-    keys, progress = list(plan.units), Progress(known=set(store.failures()))
-    stop = Stop(lead_s, True, lambda: setattr(stop, "requeue", stop.requeue and progress.made > 0))
+    keys, progress, shard = list(plan.units), Progress(known=store.failed()), Shard(run)
+
+    def closing() -> None:
+        shard.publish()
+        stop.requeue = stop.requeue and bool(progress.made or progress.scored)
+
+    stop = Stop(lead_s, True, closing)
     stop.listen()
     one_gpu_for_each(os.environ)
-    from svdstory.jobs.node.worker import work  # torch: seconds
+    from svdstory.jobs.node.turn import take_turn  # torch: seconds
 
-    mine = keys[share * len(keys) // shares : (share + 1) * len(keys) // shares]
-    outcome = work(plan, store, mine, report=progress.report, stop=lambda: stop() or progress.node_is_bad)
-    if outcome.stopped and stop():
+    made, scored = take_turn(
+        plan,
+        run,
+        keys[share * len(keys) // shares : (share + 1) * len(keys) // shares],
+        plan.scorers,
+        known=read_scores(run),
+        shard=shard,
+        stop=lambda: stop() or progress.node_is_bad,
+        report=progress.report,
+        report_score=progress.report_score,
+    )
+    if (made.stopped or scored.stopped) and stop():
         stop.give_back()
     stop.over()
-    return outcome
+    return made, scored

@@ -29,6 +29,8 @@ class TaskAttempt:
     processes: int = 1
     load_s: float = 0.0  # the model, once
     units_s: float = 0.0  # inside units: sampling, decoding, publishing
+    scored: int = 0  # numbers of one unit by one scorer
+    score_s: float = 0.0  # after the last unit: scorers loaded, images read and measured
 
 
 def write(folder: Path, attempt: TaskAttempt) -> None:
@@ -60,10 +62,10 @@ def read(folder: Path, task: int | None = None) -> list[TaskAttempt]:
 
 
 def unit_seconds(attempts: list[TaskAttempt]) -> float | None:
-    """Seconds that a unit took in earlier attempts, on average. None where none was published."""
+    """Seconds that a unit took in earlier attempts, with its scoring, on average. None where none was published."""
     ended = [attempt for attempt in attempts if attempt.made]
     units = sum(attempt.made + attempt.failed for attempt in ended)
-    return max(0.001, sum(attempt.units_s for attempt in ended) / units) if units else None
+    return max(0.001, sum(attempt.units_s + attempt.score_s for attempt in ended) / units) if units else None
 
 
 def load_seconds(attempts: list[TaskAttempt]) -> float | None:

@@ -1,6 +1,7 @@
 """What was asked of Slurm, so that a launcher killed at any moment leaves nothing unknown behind.
 
     RUN/submissions/0003/intent.json    what will be queued, under which job names; written before the first sbatch
+    RUN/submissions/0003/slices.jsonl   what each task has to do: its part of the plan, the scorers
     RUN/submissions/0003/array-0.json   the job id that sbatch gave, or the words with which it refused
     RUN/submissions/0003/task-7.jsonl   what attempt after attempt of task 7 did (see attempts.py)
     RUN/submissions/0003/reduced.json   whether its report has holes
@@ -17,7 +18,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +26,8 @@ from pathlib import Path
 
 from svdstory.jobs.queue import scheduler
 from svdstory.jobs.queue.attempts import TaskAttempt
-from svdstory.jobs.queue.scheduler import Element
+from svdstory.jobs.queue.scheduler import Element, SlurmError
+from svdstory.jobs.queue.slices import Slice, write_slices
 from svdstory.jobs.study.process import Process
 from svdstory.jobs.study.store import TAKEN, Failure
 from svdstory.pipeline.config.strict import InputError
@@ -181,10 +183,18 @@ def to_come(holders: list[Live], failures: dict[str, list[Failure]], turns: list
     return coming
 
 
-def intend(run: Path, number: int, tasks: list[list[str]], array_sizes: list[int], **facts) -> Submission | None:
+def intend(
+    run: Path,
+    number: int,
+    tasks: list[list[str]],
+    array_sizes: list[int],
+    slices: Iterable[Slice] = (),
+    **facts,
+) -> Submission | None:
     """Announce a submission, atomically. None where another launcher took the number first: look again.
 
-    `array_sizes` are the tasks of each array, in order; `facts` (site, plan, code) go into the intent as they are.
+    `array_sizes` are the tasks of each array, in order; `slices` are what each task reads; `facts` (site, plan, code)
+    go into the intent as they are.
     """
     token = secrets.token_hex(4)
     launcher = {"process": str(Process.here()), "started": _started(os.getpid())}
@@ -194,6 +204,7 @@ def intend(run: Path, number: int, tasks: list[list[str]], array_sizes: list[int
     try:
         (mine / "slurm").mkdir(parents=True)
         write_whole(mine / "intent.json", {**intent, **facts})
+        write_slices(mine, slices)
         mine.rename(folder)  # onto a folder with content: refused by the file system, whoever else tries
     except OSError as error:
         shutil.rmtree(mine, ignore_errors=True)
@@ -208,6 +219,24 @@ def shapes(token: str, array_sizes: list[int]) -> list[tuple[str, int, int]]:
     firsts = [sum(array_sizes[:i]) for i in range(len(array_sizes) + 1)]
     names = [f"svdstory-{token}-{i}" for i in range(len(array_sizes))]
     return list(zip([*names, f"svdstory-{token}-reduce"], firsts, [*array_sizes, 0], strict=True))
+
+
+def cancelled(known: list[Submission]) -> set[str]:
+    """The units whose last holder was cancelled. Raises SlurmError where the controller does not answer."""
+    names, states = [array.name for submission in known for array in submission.arrays if array.count], {}
+    try:
+        states = {(past.name, past.index or 0): past.state for past in scheduler.history(names=names)}
+    except SlurmError:
+        pass  # without accounting, the controller's memory is all there is
+    states |= {(element.name, element.index or 0): element.state for element in scheduler.queue(names=names)}
+    last: dict[str, bool] = {}
+    for submission in known:
+        tasks = submission.tasks
+        for array in submission.arrays:
+            for index in range(array.count):
+                ended_so = states.get((array.name, index)) == "CANCELLED"
+                last |= dict.fromkeys(tasks[array.first + index], ended_so)
+    return {key for key, ended_so in last.items() if ended_so}
 
 
 def settle(submission: Submission, adopt: Callable[[Array, str], None]) -> list[Array]:

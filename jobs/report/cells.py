@@ -1,6 +1,7 @@
 """What a run holds: for each cell of its plan the images, or a hole and its cause; and the numbers."""
 
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from svdstory.jobs.report.fonts import lacking
 from svdstory.jobs.report.measurements import Measured, read_measurements, relative_to_plain
 from svdstory.jobs.report.statistics import Measurement
 from svdstory.jobs.study.plan import Cell, Plan, plan_path, read_plan
-from svdstory.jobs.study.scores import score_path
+from svdstory.jobs.study.scores import Scores, read_scores
 from svdstory.jobs.study.store import Failure, Store
 from svdstory.pipeline.metrics.names import NAMES
 
@@ -105,6 +106,15 @@ class Study:
             found[place.state][place.cause if place.state == FAILED else ""] += 1
         return found
 
+    def of_sets(self, names: Iterable[str]) -> "Study":
+        """The part of it that these prompt sets are."""
+        sets = {name: self.plan.sets[name] for name in names}
+        fields = {name: getattr(self.plan, name) for name in Plan.model_fields}
+        cells = tuple(cell for cell in self.plan.cells if cell.set in sets)
+        plan = Plan(**{**fields, "sets": sets, "cells": cells})
+        measured = replace(self.measured, cells=[m for m in self.measured.cells if m.set in sets])
+        return Study(self.run, plan, tuple(p for p in self.places if p.cell.set in sets), measured)
+
     def damaged(self, damage: dict[str, str]) -> "Study":
         """With the units of `damage` (key -> cause) as holes, without numbers."""
         if not damage:
@@ -136,15 +146,15 @@ def read_study(run: Path, plan_file: Path | None = None) -> Study:
         key: {p.path.name: p.sha256 for p in unit.pictures} if unit.state == DONE else None
         for key, unit in units.items()
     }
-    measured = read_measurements(plan, store, scorers_of(run, plan), images, failures)
+    scores = read_scores(run)
+    measured = read_measurements(plan, store, scorers_of(plan, scores), images, failures, scores)
     return Study(run, plan, places, relative_to_plain(measured) if "sdxl" in plan.methods else measured)
 
 
-def scorers_of(run: Path, plan: Plan) -> list[str]:
+def scorers_of(plan: Plan, scores: Scores) -> list[str]:
     """The plan's scorers, and the others that have scored this run."""
     known = [*NAMES, *(f"{name}+flat" for name in NAMES)]
-    there = [name for name in known if score_path(run, name, "").parent.is_dir()]
-    return list(dict.fromkeys([*plan.scorers, *there]))
+    return list(dict.fromkeys([*plan.scorers, *(name for name in known if name in scores.scorers)]))
 
 
 def read_unit(store: Store, key: str, failures: list[Failure]) -> Place:

@@ -10,10 +10,12 @@ from pathlib import Path
 import yaml
 
 from svdstory.jobs.report.cells import Study, is_random, read_study
+from svdstory.jobs.report.described import setting_text
 from svdstory.jobs.report.findings import AXES, baseline_of, better
 from svdstory.jobs.report.grids import Grid, Row, draw_grid, png
 from svdstory.jobs.report.labels import metric_label
-from svdstory.jobs.report.reduce import file_names, find_damage, pack_path, part_of, setting_text
+from svdstory.jobs.report.reduce import file_names, find_damage, pack_path
+from svdstory.jobs.report.set_grids import part_of
 from svdstory.jobs.report.thumbnails import Pack
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, choices

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from svdstory.jobs.report.statistics import Measurement, excess
 from svdstory.jobs.study.plan import Plan
-from svdstory.jobs.study.scores import image_hashes, read_score
+from svdstory.jobs.study.scores import Scores, image_hashes, images_digest, read_scores
 from svdstory.jobs.study.store import Failure, Store
 from svdstory.pipeline.metrics.names import METRICS, NO_BASIS, metric_name, parts
 
@@ -24,10 +24,14 @@ RELATIVE = {
 
 @dataclass(frozen=True)
 class Measured:
-    """All measurements of a run, and metric -> the protocol that its numbers were made under."""
+    """All measurements of a run, and metric -> the protocol that its numbers were made under.
+
+    unscored: scorer -> cause -> finished cells that it has no numbers for.
+    """
 
     cells: list[Measurement]
     protocols: dict[str, dict]
+    unscored: dict[str, Counter] = field(default_factory=dict)
 
 
 def read_measurements(
@@ -36,36 +40,46 @@ def read_measurements(
     scorers: Iterable[str],
     images: dict[str, dict | None] | None = None,
     failures: dict[str, list[Failure]] | None = None,
+    scores: Scores | None = None,
 ) -> Measured:
     """Every planned cell under every metric of the scorers.
 
     images: unit key -> sha256 of its images by name, None for a unit that is not finished; read where not given, as
-    failures are.
-    One protocol counts for each scorer: the one that most of its units were scored under. Numbers made under
-    another, or from images that have changed since, are missing ones. Raises InputError for an unknown scorer.
+    failures and scores are.
+    One protocol counts for each scorer: the one that most of its units were scored under, of several the newest.
+    Numbers made under another, or from images that have changed since, are missing ones. Raises InputError for an
+    unknown scorer.
     """
     cells: list[Measurement] = []
     protocols: dict[str, dict] = {}
+    unscored: dict[str, Counter] = {}
     images = _images(plan, store) if images is None else images
     failures = store.failures() if failures is None else failures
+    scores = read_scores(store.run) if scores is None else scores
+    shown = {key: found and images_digest(found) for key, found in images.items()}
     for scorer in dict.fromkeys(scorers):
-        records = {key: read_score(store.run, scorer, key) for key in plan.units}
-        counted = Counter(record["protocol_hash"] for record in records.values() if record)
-        protocol_hash = max(counted, key=lambda h: (counted[h], h), default="")
-        protocol = next((r["protocol"] for r in records.values() if r and r["protocol_hash"] == protocol_hash), {})
-        family = parts(scorer)[0]
+        chosen = scores.protocol(scorer, plan.units)
+        protocol = scores.protocols.get(chosen, {})
+        family, lacking = parts(scorer)[0], {}
         for value_name in METRICS[family]:
             metric = metric_name(scorer, value_name)
             protocols[metric] = protocol
             for cell in plan.cells:
-                cause = _cause(records[cell.key], images[cell.key], protocol_hash, value_name, NO_BASIS[family])
-                if images[cell.key] is None and cell.key in failures:
-                    cause = failures[cell.key][-1].cause
-                value = None if cause else records[cell.key]["values"][value_name]
+                key, value = cell.key, None
+                if shown[key] is None:
+                    cause = failures[key][-1].cause if key in failures else "not finished"
+                elif (record := scores.of(scorer, key, chosen, shown[key])) is None:
+                    cause = _why_unscored(scores, scorer, key, chosen)
+                    lacking[cell] = cause
+                else:
+                    value = record.values.get(value_name)
+                    cause = NO_BASIS[family] if value is None else ""
                 cells.append(
                     Measurement(metric, cell.method, cell.set, plan.sets[cell.set].group, cell.seed, value, cause)
                 )
-    return Measured(cells, protocols)
+        if lacking:
+            unscored[scorer] = Counter(lacking.values())
+    return Measured(cells, protocols, unscored)
 
 
 def relative_to_plain(measured: Measured, plain: str = "sdxl") -> Measured:
@@ -83,7 +97,7 @@ def relative_to_plain(measured: Measured, plain: str = "sdxl") -> Measured:
                 "formula": f"{protocol.get('formula', '')}; {how} to {plain}'s of the same set and seed",
             }
         cells += more
-    return Measured(cells, protocols)
+    return replace(measured, cells=cells, protocols=protocols)
 
 
 def higher_is_better(metric: str) -> bool:
@@ -101,16 +115,12 @@ def _images(plan: Plan, store: Store) -> dict[str, dict[str, str] | None]:
     return {key: image_hashes(store.manifest(key)) if store.is_finished(key) else None for key in plan.units}
 
 
-def _cause(
-    record: dict | None, images: dict[str, str] | None, protocol_hash: str, value_name: str, no_basis: str
-) -> str:
-    """Why a cell has no number under this metric; empty if it has one."""
-    if images is None:
-        return "not finished"
-    if record is None:
+def _why_unscored(scores: Scores, scorer: str, key: str, protocol: str) -> str:
+    """Why a finished unit has no record that counts."""
+    if (scorer, key) in scores.failed:
+        return f"not scored: {scores.failed[scorer, key]}"
+    if (scorer, key) not in scores.records:
         return "not scored"
-    if record["protocol_hash"] != protocol_hash:
+    if scores.of(scorer, key, protocol) is None:
         return "scored under another protocol"
-    if record["images"] != images:
-        return "images changed since they were scored"
-    return "" if value_name in record["values"] else no_basis
+    return "images changed since they were scored"

@@ -7,6 +7,7 @@ the run's plan. Workers are given the path of the one they work on.
 import json
 import os
 import re
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -67,6 +68,14 @@ class Plan(Strict):
         for cell in self.cells:
             units.setdefault(cell.key, cell)
         return units
+
+    def only(self, keys: Iterable[str]) -> "Plan":
+        """The part of the plan that makes these units, in their order: what a task needs to know."""
+        cells = tuple(self.units[key] for key in keys)
+        sets = {name: self.sets[name] for name in dict.fromkeys(cell.set for cell in cells)}
+        methods = {name: self.methods[name] for name in dict.fromkeys(cell.method for cell in cells)}
+        rest = {name: getattr(self, name) for name in Plan.model_fields}
+        return Plan(**{**rest, "cells": cells, "sets": sets, "methods": methods})
 
     def hash(self) -> str:
         unset = {key: True for key in ("font", "file") if not getattr(self, key)}
@@ -247,6 +256,11 @@ def unit_methods(path: Path) -> dict[str, str]:
         return {cell["key"]: cell["method"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as a plan: {error.__class__.__name__}: {error}") from None
+
+
+def scorers_of_plan(path: Path) -> list[str]:
+    """The plan's scorers, read as quickly."""
+    return json.loads(path.read_text(encoding="utf-8"))["scorers"]
 
 
 def is_run(run: Path) -> Path:

@@ -1,14 +1,20 @@
 """A run's folder before anything is made in it: can it be written, is there room, what did killed processes leave."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
+from svdstory.jobs.study import scores
 from svdstory.jobs.study.plan import Plan, plans_of, read_plan, write_plan
 from svdstory.jobs.study.process import Process
 from svdstory.jobs.study.sharing import guard, share
 from svdstory.jobs.study.store import Store
 from svdstory.pipeline.config.strict import InputError
 
+FILES_A_UNIT = 2  # beside its images: masks, manifest
+FILES_A_TASK = 5 + scores.FILES_A_TASK  # of Slurm: its script's share, pickle, log, result, attempts
+FILES_A_SET = 3  # its grid, its thumbnails on the page and in the cache
+FILES_OF_A_REPORT = 100  # tables, figures in four formats, the page
 BYTES_PER_PIXEL = 3.2  # of a PNG that does not compress at all, and its share of the masks
 
 
@@ -71,6 +77,12 @@ def check_output(plan: Plan, run: Path) -> None:
             f"output folder {run}: {free / 1e6:,.1f} MB free, up to {needed / 1e6:,.1f} MB needed for "
             f"{len(plan.units)} units. Free some space or choose another folder with --out."
         )
+
+
+def files_of(plan: Plan, keys: Iterable[str], tasks: int) -> int:
+    """Files that these units, made by so many tasks, and a report of the whole plan are: a quota counts them."""
+    units = sum(len(plan.sets[plan.units[key].set].settings) + FILES_A_UNIT for key in keys)
+    return units + FILES_A_TASK * tasks + FILES_A_SET * len(plan.sets) + FILES_OF_A_REPORT
 
 
 def bytes_of(plan: Plan, key: str) -> float:

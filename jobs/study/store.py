@@ -201,6 +201,14 @@ class Store:
             found.setdefault(failure.key, []).append(failure)
         return {key: sorted(list_, key=lambda f: f.when) for key, list_ in found.items()}
 
+    def failed(self) -> set[str]:
+        """Keys of the units with failed attempts, by the records' names alone: one listing, nothing is read."""
+        try:
+            names = os.listdir(self.run / "failures")
+        except FileNotFoundError:
+            return set()
+        return {name.partition(".")[0] for name in names if name.endswith(".json") and not name.startswith(".")}
+
     def sweep(self) -> list[str]:
         """Remove what processes that are known to be dead left in RUN/tmp. Returns the names removed."""
         removed = []

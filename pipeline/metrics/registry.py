@@ -16,6 +16,7 @@ def load_scorer(
     cache: EmbeddingCache | None = None,
     allow_random: bool = False,
     batch: int = 64,
+    networks: dict[str, Embedder] | None = None,
 ) -> Scorer:
     """The scorer of that name, with its network on `device`, built when it is first needed.
 
@@ -23,6 +24,7 @@ def load_scorer(
     cache         where embeddings are kept; by default in memory
     allow_random  seeded random weights where files are missing, marked in the protocol
     batch         images that go through the network at once
+    networks      embedders by backbone, filled here: scorers that share one load it once
 
     Raises InputError for an unknown name, and for missing weights: each file and the command that fetches it.
     """
@@ -47,7 +49,10 @@ def load_scorer(
         from svdstory.pipeline.metrics.layout import Layout
 
         return Layout(name, DinoTokens(weights, sha256, device, batch, tiny=backbone == "tiny"))
-    embedder = _embedder(backbone, weights, sha256, device, batch)
+    networks = {} if networks is None else networks
+    if backbone not in networks:
+        networks[backbone] = _embedder(backbone, weights, sha256, device, batch)
+    embedder = networks[backbone]
     if family == "clipscore":
         from svdstory.pipeline.metrics.clipscore import ClipScore
 

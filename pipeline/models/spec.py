@@ -151,10 +151,14 @@ def folder_hash(folder: Path) -> str:
     parts = sorted(p for p in folder.glob("*/*") if p.suffix in (".json", ".safetensors", ".txt"))
     for path in [folder / "model_index.json", *parts]:  # the index holds force_zeros_for_empty_prompt
         total.update(f"{path.relative_to(folder).as_posix()}\n".encode())
-        with path.open("rb") as file:
-            total.update(
-                hashlib.file_digest(file, "sha256").digest()
-                if hasattr(hashlib, "file_digest")
-                else hashlib.sha256(file.read()).digest()
-            )
+        total.update(file_hash(path))
     return total.hexdigest()
+
+
+def file_hash(path: Path) -> bytes:
+    """sha256 of a file, read block by block (hashlib.file_digest came with Python 3.11)."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.digest()

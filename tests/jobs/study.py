@@ -84,6 +84,7 @@ class Study:
             "extends": "lab",
             "constraint": None,
             "memory_gb": 1.0,
+            "rounds": 0,
             "reduce": {"minutes": 5, "cpus": 1, "memory_gb": 1.0},
             **self.site,
             **changes,

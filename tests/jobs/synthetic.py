@@ -1,7 +1,6 @@
 """Runs of synthetic pictures, made in milliseconds through the real plan and the real store."""
 
 import io
-import json
 import random
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from svdstory.jobs.study.experiment import Experiment
 from svdstory.jobs.study.plan import Plan, make_plan, write_plan
-from svdstory.jobs.study.scores import SCHEMA, score_path
+from svdstory.jobs.study.scores import Shard, image_hashes, images_digest
 from svdstory.jobs.study.store import Attempt, Store
 
 SMALL = {
@@ -61,24 +60,22 @@ def picture(name: str, size: tuple[int, int]) -> bytes:
 def score(run: Path, plan: Plan, scorer: str, metrics: dict[str, float], weights: str = "sha256:abc", skip=()) -> None:
     """Numbers for every unit but those in `skip`: a metric's level, moved by the method and a little by the unit."""
     levels = {method: i / len(plan.methods) for i, method in enumerate(plan.methods)}
+    shard, store = Shard(run), Store(run)
+    made_by = Stated(scorer, weights)
     for key, cell in plan.units.items():
-        manifest = run / "units" / key[:2] / key / "manifest.json"
-        if key in skip or not manifest.exists():
+        if key in skip or not store.folder(key).exists():
             continue
-        files = json.loads(manifest.read_text())["files"]
         values = {
             name: round(level + 0.1 * levels[cell.method] + 0.05 * random.Random(f"{key}{name}").random(), 6)
             for name, level in metrics.items()
         }
-        record = {
-            "schema": SCHEMA,
-            "key": key,
-            "scorer": scorer,
-            "protocol_hash": "0" * 12,
-            "protocol": {"scorer": scorer, "embedder": "a test", "library": "none", "weights": weights},
-            "values": values,
-            "images": {n: f["sha256"] for n, f in files.items() if n.endswith(".png")},
-        }
-        path = score_path(run, scorer, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record))
+        shard.add(key, made_by, images_digest(image_hashes(store.manifest(key))), values)
+    shard.publish()
+
+
+class Stated:
+    """A scorer by its name and protocol alone."""
+
+    def __init__(self, name: str, weights: str = "sha256:abc"):
+        self.name = name
+        self.protocol = {"scorer": name, "embedder": "a test", "library": "none", "weights": weights}

@@ -43,10 +43,10 @@ def test_a_dry_run_shows_what_sbatch_is_given_to_the_letter_and_writes_nothing(s
 
 
 def test_a_dry_run_counts_what_is_there_already(svdstory, tmp_path, asked):
-    svdstory("submit", *WORDS)
+    svdstory("submit", *WORDS, "--without-metrics")
     (first, *_) = read_plan(plan_path(tmp_path / "my run")).units
     Store(tmp_path / "my run").publish(first, {"0.png": b"x"}, {}, Attempt.here())
-    _, told, _ = svdstory("submit", *WORDS, "--dry-run")
+    _, told, _ = svdstory("submit", *WORDS, "--without-metrics", "--dry-run")
     assert "3 units in " in told and "/submissions/0002/" in told
 
 

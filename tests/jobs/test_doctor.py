@@ -4,7 +4,7 @@ import pytest
 
 from svdstory.jobs.cluster import doctor
 from svdstory.jobs.cluster.doctor import examine_here, examine_node, judge_gpus
-from svdstory.jobs.cluster.prefetch import fetch_model
+from svdstory.jobs.cluster.prefetch import fetch_model, needed
 from svdstory.jobs.cluster.sites import load_site
 from svdstory.jobs.queue.scheduler import SlurmError
 from svdstory.pipeline.config.strict import InputError
@@ -78,6 +78,12 @@ def test_prefetch_of_an_unknown_model_names_the_nearest():
 
 def test_prefetch_of_what_ships_needs_no_download():
     assert fetch_model("tiny") is None
+
+
+def test_prefetch_of_an_experiment_stages_its_model_and_all_its_scorers():
+    assert needed("report") == (["sdxl"], ["clipscore", "clip-i", "dreamsim", "background", "layout"])
+    assert needed("report", "miniature") == (["miniature"], ["world", "clipscore:miniature"])
+    assert needed("sdxl") == (["sdxl"], [])
 
 
 def test_prefetch_without_internet_says_where_to_run_it(tmp_path, monkeypatch):

@@ -11,6 +11,9 @@ import pytest
 from svdstory.jobs.queue import ledger
 from svdstory.jobs.queue.attempts import TaskAttempt
 from svdstory.jobs.queue.ledger import Submission, intend, submissions
+from svdstory.jobs.queue.slices import Slice, read_slice
+from svdstory.jobs.study.experiment import Experiment
+from svdstory.jobs.study.plan import make_plan
 from svdstory.jobs.study.store import Store
 from tests.jobs.cluster import until
 from tests.jobs.pretend import attempt, element, pretend, process
@@ -133,3 +136,20 @@ def test_a_full_quota_is_not_taken_for_another_launcher(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="quota"):
         intend(tmp_path, 1, [["a"]], [1])
     assert list((tmp_path / "submissions").iterdir()) == []
+
+
+def test_a_task_reads_its_own_slice_of_the_plan_alone(tmp_path):
+    experiment = Experiment(sets=("red-fox", "blue-bus"), methods=("sdxl", "unmasked"), model="tiny", seeds=(0, 1))
+    plan = make_plan("small", experiment, tmp_path)
+    tasks = [list(plan.units)[:3], list(plan.units)[3:]]
+    parts = [Slice(plan.only(keys), True, ("clipscore:tiny",)) for keys in tasks]
+    place = intend(tmp_path, 1, tasks, [2], parts)
+    for number, keys in enumerate(tasks):
+        part = read_slice(place.folder, number)
+        assert list(part.plan.units) == keys and part == parts[number]
+        assert {cell.set for cell in part.plan.cells} == set(part.plan.sets)
+        assert all(part.plan.units[key] == plan.units[key] for key in keys)
+    (tmp_path / "submissions" / "0001" / "slices.jsonl").write_bytes(
+        (place.folder / "slices.jsonl").read_bytes().replace(b'"sample": true', b'"sample": brok', 1)
+    )
+    assert read_slice(place.folder, 1) == parts[1]  # what is wrong with another's does not concern it

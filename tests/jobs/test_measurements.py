@@ -7,7 +7,7 @@ import pytest
 from svdstory.jobs.report.measurements import higher_is_better, read_measurements, relative_to_plain
 from svdstory.jobs.study.experiment import Experiment
 from svdstory.jobs.study.plan import make_plan
-from svdstory.jobs.study.scores import image_hashes, write_score
+from svdstory.jobs.study.scores import Shard, image_hashes, images_digest, shard_paths
 from svdstory.jobs.study.store import Attempt, Store
 
 
@@ -16,6 +16,13 @@ class Fixed:
 
     def __init__(self, name, weights="ab" * 32):
         self.name, self.protocol = name, {"scorer": name, "formula": "f", "weights": weights}
+
+
+def write_score(run, key, scorer, images, values):
+    """A shard of one unit's numbers."""
+    shard = Shard(run)
+    shard.add(key, scorer, images_digest(images), values)
+    shard.publish()
 
 
 @pytest.fixture(scope="module")
@@ -65,25 +72,50 @@ def test_leakage_beyond_plain_sampling_keeps_the_hole(plan, store):
     assert "difference to sdxl's" in measured.protocols["background excess over sdxl"]["formula"]
 
 
+def rescored(plan, store, number, scorer, images, numbers):
+    """All shards anew: the plan's first three units with these numbers, unit `number` so."""
+    for path in shard_paths(store.run):
+        path.unlink()
+    for i, planned in enumerate(plan.cells[:3]):
+        own = image_hashes(store.manifest(planned.key))
+        odd = i == number
+        write_score(
+            store.run, planned.key, scorer if odd else Fixed("background"), images if odd and images else own, numbers
+        )
+    return read_measurements(plan, store, ["background"])
+
+
 def test_numbers_of_another_protocol_are_never_mixed_in(plan, store):
-    key = plan.cells[2].key
-    write_score(
-        store.run,
-        key,
-        Fixed("background", "random (no weights staged)"),
-        image_hashes(store.manifest(key)),
-        {"background": 0.99},
-    )
-    measured = read_measurements(plan, store, ["background"])
+    measured = rescored(plan, store, 2, Fixed("background", "random (no weights staged)"), None, {"background": 0.9})
     assert values(measured)[2] == ("unmasked", 0, None, "scored under another protocol")
     assert measured.protocols["background"]["weights"] == "ab" * 32
 
 
 def test_numbers_of_other_images_do_not_count(plan, store):
-    write_score(
-        store.run, plan.cells[0].key, Fixed("background"), {"0.png": "other", "1.png": "other"}, {"background": 0.99}
-    )
-    assert values(read_measurements(plan, store, ["background"]))[0][3] == "images changed since they were scored"
+    measured = rescored(plan, store, 0, Fixed("background"), {"0.png": "other"}, {"background": 0.9})
+    assert values(measured)[0][3] == "images changed since they were scored"
+
+
+def test_scored_again_under_a_new_protocol_the_whole_run_has_the_new_numbers(plan, store):
+    for planned in plan.cells[:3]:
+        images = image_hashes(store.manifest(planned.key))
+        write_score(store.run, planned.key, Fixed("background", "cd" * 32), images, {"background": 0.25})
+    measured = read_measurements(plan, store, ["background"])
+    assert [value for *_, value, _ in values(measured)] == [0.25, 0.25, 0.25, None]
+    assert measured.protocols["background"]["weights"] == "cd" * 32
+
+
+def test_what_a_scorer_failed_on_says_so_until_it_is_scored(plan, store):
+    shard = Shard(store.run)
+    for planned in plan.cells[:3]:
+        shard.fail(planned.key, "clipscore", "out of memory: 80 GiB")
+    shard.publish()
+    measured = read_measurements(plan, store, ["clipscore"])
+    assert values(measured, "clipscore")[0][3] == "not scored: out of memory: 80 GiB"
+    assert measured.unscored == {"clipscore": {"not scored: out of memory: 80 GiB": 3}}
+    images = image_hashes(store.manifest(plan.cells[0].key))
+    write_score(store.run, plan.cells[0].key, Fixed("clipscore"), images, {"clipscore": 0.7})
+    assert values(read_measurements(plan, store, ["clipscore"]), "clipscore")[0][2:] == (0.7, "")
 
 
 def test_a_scorer_that_was_never_run_leaves_all_its_cells_missing(plan, store):
@@ -92,9 +124,8 @@ def test_a_scorer_that_was_never_run_leaves_all_its_cells_missing(plan, store):
 
 
 def test_a_unit_that_gives_no_basis_for_a_number_says_so(plan, store):
-    key = plan.cells[0].key
-    write_score(store.run, key, Fixed("background"), image_hashes(store.manifest(key)), {})
-    assert values(read_measurements(plan, store, ["background"]))[0][3] == "a single image, or no usable subject mask"
+    measured = rescored(plan, store, 0, Fixed("background"), None, {})
+    assert values(measured)[0][3] == "a single image, or no usable subject mask"
 
 
 def test_whether_higher_is_better_is_known_for_every_variant():

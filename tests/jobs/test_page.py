@@ -13,9 +13,9 @@ from svdstory.jobs.report import page as page_module
 from svdstory.jobs.report.cells import read_study
 from svdstory.jobs.report.page import command
 from svdstory.jobs.report.reduce import reduce
-from svdstory.jobs.study.scores import score_path
+from svdstory.jobs.study.scores import Shard, image_hashes, images_digest
 from svdstory.jobs.study.store import Attempt, Store
-from tests.jobs.synthetic import score, synthetic_run
+from tests.jobs.synthetic import Stated, score, synthetic_run
 
 ROUNDED_TWICE = 0.29252  # 0.293; by way of 0.2925, which a float is a little less than, 0.292
 
@@ -57,9 +57,11 @@ def run(tmp_path_factory):
     )
     score(run, plan, "clipscore:tiny", {"clipscore": 0.7})
     score(run, plan, "dreamsim", {"dreamsim_subject": 0.4})
+    shard = Shard(run)
     for key in (c.key for c in plan.cells if c.method == "sdxl"):
-        path = score_path(run, "dreamsim", key)
-        path.write_text(json.dumps({**json.loads(path.read_text()), "values": {"dreamsim_subject": ROUNDED_TWICE}}))
+        images = images_digest(image_hashes(Store(run).manifest(key)))
+        shard.add(key, Stated("dreamsim"), images, {"dreamsim_subject": ROUNDED_TWICE})
+    shard.publish()
     failed = next(c.key for c in plan.cells if (c.set, c.method, c.seed) == ("blue-bus", "svd-log", 1))
     shutil.rmtree(Store(run).folder(failed))
     Store(run).record_failure(failed, "out of memory", "trace", Attempt.here())

@@ -7,6 +7,7 @@ import pytest
 
 from svdstory.jobs.cluster.preflight import check_files, check_paths
 from svdstory.jobs.cluster.sites import load_site
+from svdstory.jobs.study.run_folder import files_of
 from svdstory.pipeline.config.strict import InputError
 from tests.jobs.synthetic import synthetic_run
 from tests.jobs.test_run_folder import plan_of
@@ -43,10 +44,19 @@ def inodes_left(monkeypatch, count: int) -> None:
 def test_too_few_inodes_for_the_missing_units_are_refused_and_finished_ones_need_none(tmp_path, monkeypatch):
     inodes_left(monkeypatch, 3)
     with pytest.raises(InputError, match="3 more files may be made there"):
-        check_files(plan_of(tmp_path / "empty"), tmp_path)
-    check_files(synthetic_run(tmp_path / "whole", methods=("sdxl",), seeds=(0,)), tmp_path / "whole")
+        check_files(plan_of(tmp_path / "empty"), tmp_path, tasks=1)
+    check_files(synthetic_run(tmp_path / "whole", methods=("sdxl",), seeds=(0,)), tmp_path / "whole", tasks=0)
+
+
+def test_numbers_tasks_and_the_report_take_inodes_too(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path)
+    of_units = sum(len(plan.sets[cell.set].settings) + 2 for cell in plan.units.values())
+    inodes_left(monkeypatch, of_units + 50)
+    with pytest.raises(InputError, match="are needed for"):
+        check_files(plan, tmp_path, tasks=1)
+    assert files_of(plan, plan.units, 7) - files_of(plan, plan.units, 6) == 8  # Slurm's five, and three of numbers
 
 
 def test_a_file_system_that_counts_no_inodes_has_room(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_files=0, f_favail=0))
-    check_files(plan_of(tmp_path), tmp_path)
+    check_files(plan_of(tmp_path), tmp_path, tasks=1)

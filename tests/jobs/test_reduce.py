@@ -13,8 +13,10 @@ import sys
 import pytest
 from PIL import Image
 
+from svdstory.jobs.report import parts
 from svdstory.jobs.report.cells import read_study
 from svdstory.jobs.report.reduce import file_names, reduce
+from svdstory.jobs.study.scores import image_hashes, images_digest, shard_paths
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.pipeline.config.prompt_sets import read_sets
 from svdstory.pipeline.config.strict import InputError
@@ -128,8 +130,9 @@ def test_metrics_have_one_row_for_each_cell_and_metric_with_the_protocol(whole):
 def test_scores_of_other_images_do_not_count(whole, run):
     plan = whole[1]
     key = next(iter(plan.units))
-    path = run / "scores" / "clipscore-tiny" / f"{key}.json"
-    path.write_text(path.read_text().replace('"0.png": "', '"0.png": "f'))
+    (path,) = shard_paths(run)
+    images = images_digest(image_hashes(Store(run).manifest(key)))
+    path.write_text(path.read_text().replace(images, "f" * len(images)))
     reduce(run)
     rows = {row["unit"]: row for row in csv.DictReader(io.StringIO((run / "report/metrics.csv").read_text()))}
     assert rows[key]["value"] == "" and "images changed" in rows[key]["missing_because"]
@@ -308,3 +311,33 @@ def test_a_group_that_is_called_like_all_sets_together_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match="give `group:` another word"):
         read_sets(tmp_path / "fox.yaml")
+
+
+def test_above_a_stated_size_the_report_is_made_by_group_and_says_so(tmp_path, monkeypatch):
+    plan = synthetic_run(
+        tmp_path, sets=("blue-bus", "red-fox", "world-bus"), methods=("sdxl", "consistory"), seeds=(0,)
+    )
+    score(tmp_path, plan, "clipscore:tiny", {"clipscore": 0.7})
+    whole = reduce(tmp_path, figures=[])
+    numbers = {name: (tmp_path / "report" / name).read_bytes() for name in ("metrics.csv", "statistics.json")}
+    monkeypatch.setattr(parts, "CELLS", 4)
+    result = reduce(tmp_path, figures=[])
+    folders = sorted(path.name for path in (tmp_path / "report" / "parts").iterdir())
+    assert len(folders) == len({prompts.group for prompts in plan.sets.values()}) == 2
+    for name in folders:
+        page = (tmp_path / "report" / "parts" / name / "index.html").read_text()
+        assert "consistory" in page and Image.open(tmp_path / "report" / "parts" / name / "overview.png").size
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "more than 4 cells" in page and all(f'href="parts/{name}/index.html"' in page for name in folders)
+    assert "made in 2 parts" in result.summary and "parts" not in whole.summary
+    assert not (tmp_path / "report" / "overview.png").exists()
+    assert numbers == {name: (tmp_path / "report" / name).read_bytes() for name in numbers}
+    assert not reduce(tmp_path, figures=[]).made
+
+
+def test_many_seeds_are_spread_over_several_grids(tmp_path, monkeypatch):
+    synthetic_run(tmp_path, sets=("blue-bus",), methods=("sdxl",), seeds=(0, 1, 2))
+    monkeypatch.setattr("svdstory.jobs.report.set_grids.SEEDS", 2)
+    reduce(tmp_path, figures=[])
+    grids = {path.name: Image.open(path).width for path in (tmp_path / "report" / "grids").iterdir()}
+    assert list(sorted(grids)) == ["blue-bus.2.png", "blue-bus.png"] and grids["blue-bus.2.png"] < grids["blue-bus.png"]

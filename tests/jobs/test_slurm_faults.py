@@ -46,8 +46,8 @@ def test_sigkill_of_a_worker_loses_at_most_the_unit_at_hand(act: Act):
 
 
 @overlapping
-def test_scancel_of_one_element_is_not_undone_by_a_requeue(act: Act):
-    study = act.study()
+def test_scancel_of_one_element_is_not_undone_by_a_requeue_nor_by_the_reduce_job(act: Act):
+    study = act.study(site={"rounds": 2})
     study.hold()
     study.submit()
     until("a unit to begin", lambda: study.began())

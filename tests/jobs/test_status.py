@@ -5,18 +5,23 @@ from dataclasses import replace
 
 import pytest
 
+from svdstory.jobs.cluster.reduce_job import left_over
 from svdstory.jobs.cluster.sites import load_site
-from svdstory.jobs.cluster.status import status
+from svdstory.jobs.cluster.status import lines, status
 from svdstory.jobs.cluster.submit import submit_missing
 from svdstory.jobs.queue import attempts, ledger
 from svdstory.jobs.queue.attempts import TaskAttempt
 from svdstory.jobs.queue.ledger import intend, submissions
 from svdstory.jobs.queue.scheduler import SlurmError
+from svdstory.jobs.queue.slices import read_slice
 from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.experiment import Experiment
-from svdstory.jobs.study.plan import Plan, make_plan, plan_path, write_plan
+from svdstory.jobs.study.plan import Plan, make_plan, plan_path, read_plan, write_plan
+from svdstory.jobs.study.scores import Shard
 from svdstory.jobs.study.store import MANIFEST, Attempt, Store
+from svdstory.pipeline.config.strict import InputError
 from tests.jobs.pretend import attempt, element, pretend
+from tests.jobs.synthetic import Stated
 
 QUEUED = {"sbatch": "echo Submitted batch job 99", "scancel": "exit 0"}
 ABSENT = dict.fromkeys(("srun", "scontrol", "sacct"), "exit 1")
@@ -29,14 +34,21 @@ def planned(run, seeds=(0, 1)) -> Plan:
 
 
 def publish(run, *keys: str) -> None:
+    """Finished units, with numbers by the plan's scorers."""
+    shard = Shard(run)
     for key in keys:
         Store(run).publish(key, {"0.png": b"x"}, {}, Attempt.here())
+        for scorer in read_plan(plan_path(run)).scorers:
+            shard.add(key, Stated(scorer), "images", {})
+    shard.publish()
 
 
 def in_queue(monkeypatch, run, tasks: list[list[str]], **facts):
     """A submission that runs: one array and its reduce job."""
     number = len(submissions(run)) + 1
-    submission = intend(run, number, tasks, [len(tasks)], site=load_site("lab").model_dump(mode="json"), **facts)
+    submission = intend(
+        run, number, tasks, [len(tasks)], site=load_site("lab").model_dump(mode="json"), scorers=[], **facts
+    )
     array, reduce = submission.arrays
     submission.record(array, job="17")
     submission.record(reduce, job="18")
@@ -152,3 +164,92 @@ def test_a_node_that_is_to_blame_is_left_out_unless_the_user_says_none(tmp_path,
     assert "nodes left out" not in submitted(tmp_path, exclude=[])
     pretend(monkeypatch, tmp_path / "bin", squeue="exit 0")
     assert "nodes left out: n1 (--exclude none" in submitted(tmp_path)
+
+
+def test_finished_units_without_numbers_are_asked_for_and_those_with_are_not(tmp_path, monkeypatch):
+    scored, unscored = planned(tmp_path).units
+    publish(tmp_path, scored)
+    Store(tmp_path).publish(unscored, {"0.png": b"x"}, {}, Attempt.here())
+    in_queue(monkeypatch, tmp_path, [["another plan's"]])
+    assert "1 units in 1 tasks" in submitted(tmp_path)
+    part = read_slice(submissions(tmp_path)[-1].folder, 0)
+    assert list(part.plan.units) == [unscored] and part.sample and len(part.scorers) == 4
+
+
+def test_without_metrics_finished_units_are_all_there_is_to_ask_for(tmp_path, monkeypatch):
+    done, missing = planned(tmp_path).units
+    Store(tmp_path).publish(done, {"0.png": b"x"}, {}, Attempt.here())
+    in_queue(monkeypatch, tmp_path, [["another plan's"]])
+    submitted(tmp_path, metrics=False)
+    part = read_slice(submissions(tmp_path)[-1].folder, 0)
+    assert list(part.plan.units) == [missing] and part.scorers == ()
+
+
+def test_a_task_is_told_which_shards_hold_numbers_of_its_units(tmp_path, monkeypatch):
+    some, other = planned(tmp_path).units
+    for key in (some, other):
+        Store(tmp_path).publish(key, {"0.png": b"x"}, {}, Attempt.here())
+        shard = Shard(tmp_path)
+        shard.add(key, Stated("clipscore:tiny"), "images", {})
+        path = shard.publish()
+    in_queue(monkeypatch, tmp_path, [["another plan's"]])
+    submitted(tmp_path, per_task=1)
+    assert read_slice(submissions(tmp_path)[-1].folder, 1).shards == (path.name,)
+
+
+def test_status_counts_numbers_by_scorer_and_says_why_some_are_missing(tmp_path, monkeypatch):
+    first, second = planned(tmp_path).units
+    publish(tmp_path, first)
+    Store(tmp_path).publish(second, {"0.png": b"x"}, {}, Attempt.here())
+    shard = Shard(tmp_path)
+    shard.fail(second, "layout:tiny", "out of memory: 80 GiB")
+    shard.publish()
+    in_queue(monkeypatch, tmp_path, [["another plan's"]])
+    now = status(tmp_path)
+    assert now.scored["layout:tiny"] == 1 and now.unscored == {"layout:tiny": {"out of memory": 1}}
+    assert any("1 × layout:tiny: out of memory" in line for line in lines(now))
+
+
+def test_what_a_scorer_failed_on_can_be_asked_for_by_its_cause(tmp_path, monkeypatch):
+    keys = list(planned(tmp_path).units)
+    for key in keys:
+        Store(tmp_path).publish(key, {"0.png": b"x"}, {}, Attempt.here())
+    shard = Shard(tmp_path)
+    shard.fail(keys[1], "layout:tiny", "out of memory: 80 GiB")
+    shard.publish()
+    in_queue(monkeypatch, tmp_path, [["another plan's"]])
+    submitted(tmp_path, cause="out of memory")
+    assert list(read_slice(submissions(tmp_path)[-1].folder, 0).plan.units) == [keys[1]]
+
+
+def test_what_is_left_over_is_neither_failed_nor_cancelled_nor_scored(tmp_path, monkeypatch):
+    plan = planned(tmp_path, seeds=(0, 1, 2, 3, 4))
+    done, failed, cancelled, killed, unscored = plan.units
+    publish(tmp_path, done)
+    Store(tmp_path).publish(unscored, {"0.png": b"x"}, {}, Attempt.here())
+    Store(tmp_path).record_failure(failed, "bug", "a bug", Attempt.here())
+    submission = in_queue(monkeypatch, tmp_path, [[failed], [cancelled], [killed], [done, unscored]])
+    name = submission.arrays[0].name
+    states = [element(name, "17", n, state) for n, state in enumerate(("COMPLETED", "CANCELLED", "FAILED", "FAILED"))]
+    pretend(monkeypatch, tmp_path / "bin", squeue="\n".join(states))
+    assert left_over(tmp_path, plan, list(plan.scorers)) == [killed, unscored]
+    assert left_over(tmp_path, plan, []) == [killed]
+
+
+def test_weights_that_are_missing_are_an_error_before_anything_is_queued(tmp_path, monkeypatch):
+    monkeypatch.setenv("SVDSTORY_WEIGHTS", str(tmp_path))
+    experiment = Experiment(
+        sets=("world-bus",),
+        methods=("sdxl",),
+        model="miniature",
+        seeds=(0,),
+        scorers=("world", "clipscore", "dreamsim"),
+    )
+    write_plan(make_plan("small", experiment, tmp_path), tmp_path)
+    pretend(monkeypatch, tmp_path / "bin", squeue="", **QUEUED, **ABSENT)
+    with pytest.raises(
+        InputError, match="clipscore, dreamsim.*prefetch --scorer clipscore --scorer dreamsim.*without-m"
+    ):
+        submitted(tmp_path)
+    assert not submissions(tmp_path)
+    assert "1 units in 1 tasks" in submitted(tmp_path, metrics=False)

@@ -199,3 +199,12 @@ def test_full_disk_publishes_nothing_and_leaves_nothing(tmp_path):
         assert store.problem(KEY) == "missing" and not list((disk / "tmp").iterdir())
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_which_units_have_failed_is_told_by_names_alone(tmp_path):
+    store = Store(tmp_path)
+    assert store.failed() == set()
+    store.record_failure("a" * 24, "bug", "a bug", Attempt.here())
+    for path in (tmp_path / "failures").iterdir():
+        path.write_text("nobody reads this")
+    assert store.failed() == {"a" * 24}

@@ -3,7 +3,8 @@
 import threading
 import time
 
-from svdstory.jobs.node.task import Progress, is_barren, wait_for_late_units
+from svdstory.jobs.cluster.reduce_job import wait_for_late_units
+from svdstory.jobs.node.task import Progress, is_barren
 from svdstory.jobs.queue import attempts
 from svdstory.jobs.queue.attempts import TaskAttempt
 from svdstory.jobs.queue.ledger import intend
@@ -88,3 +89,22 @@ def test_turns_that_were_killed_do_not_make_a_task_barren(tmp_path):
         attempts.write(place.folder, TaskAttempt(0, "17_0", number, "n1", started=1000.0 + number))
     attempts.write(place.folder, turn(2, ending="stopped"))
     assert not is_barren(place, turn(2), limit_s=3600)
+
+
+def test_a_turn_that_only_scored_is_not_barren(tmp_path):
+    place = intend(tmp_path, 1, [[KEY]], [1])
+    for number in range(3):
+        attempts.write(place.folder, turn(number, ending="stopped", scored=5))
+    assert not is_barren(place, turn(2), limit_s=15)
+
+
+def test_scoring_is_told_from_sampling_in_the_record_of_a_turn():
+    progress, attempt = Progress(), turn(0)
+    progress.report("a", "done", 1.0)
+    assert progress.at_end(attempt, "finished").scored == progress.at_end(attempt, "finished").score_s == 0
+    progress.last = time.time() - 5
+    progress.report_score("clipscore", "a", "scored", 2.0)
+    progress.report_score("dreamsim", "a", "out of memory", 2.0)
+    ended = progress.at_end(attempt, "finished")
+    assert (ended.made, ended.scored) == (1, 1) and ended.score_s >= 5
+    assert progress.unscored(["a", "b"], ["clipscore"]) == [("clipscore", "b")]

@@ -9,7 +9,7 @@ from svdstory.pipeline.metrics.cache import EmbeddingCache
 from svdstory.pipeline.metrics.consistency import Consistency, pairwise_cosines
 from svdstory.pipeline.metrics.dino import GRID
 from svdstory.pipeline.metrics.layout import displacement, token_masks
-from svdstory.pipeline.metrics.regions import background_only, filled, subject_only, upsampled
+from svdstory.pipeline.metrics.regions import background_only, filled, subject_only, upsampled, whole
 from svdstory.pipeline.metrics.registry import load_scorer
 from svdstory.pipeline.metrics.scorer import UnitImages
 
@@ -108,7 +108,7 @@ def test_a_damaged_cache_shard_costs_time_only(tmp_path):
     cache = EmbeddingCache(tmp_path)
     Consistency("clip-i", MeanColour(), cache, "flat").score(two_subjects_on_one_background())
     cache.flush()
-    shard = next(tmp_path.glob("*.npz"))
+    shard = next(tmp_path.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:200])
     again = MeanColour()
     Consistency("clip-i", again, EmbeddingCache(tmp_path), "flat").score(two_subjects_on_one_background())
@@ -154,3 +154,32 @@ def test_the_layout_miniature_gives_zero_for_equal_pictures_and_more_for_differe
     assert scorer.score(UnitImages([noise[0]] * 2, ["p"] * 2, "s"))["layout"] == 0
     values = scorer.score(UnitImages(noise, ["p"] * 2, "s", np.stack([LEFT, LEFT])))
     assert values["layout"] > 0 and values["layout_subject"] <= 2**0.5 / 2 + 0.5
+
+
+def test_a_cache_on_disk_is_read_by_key_and_holds_no_vectors_in_memory(tmp_path):
+    cache = EmbeddingCache(tmp_path)
+    units = [UnitImages([halves((i, 0, 0), (0, i, 0))], ["p"], "s") for i in range(1, 40)]
+    first = cache.embed(MeanColour(), [whole(unit) for unit in units])
+    cache.flush()
+    again, embedder = EmbeddingCache(tmp_path), MeanColour()
+    for unit, vectors in zip(units, first, strict=True):
+        np.testing.assert_array_equal(again.embed(embedder, [whole(unit)])[0], vectors)
+    assert embedder.seen == 0 and not again._unsaved
+    assert sum(shelf.keys.nbytes for shelf in again._shelves) == 24 * len(units)
+
+
+def test_vectors_of_two_widths_share_a_shard(tmp_path):
+    class Wide(MeanColour):
+        protocol = {"embedder": "wide"}
+
+        def embed(self, images):
+            return np.pad(super().embed(images), ((0, 0), (0, 5)))
+
+    cache, view = EmbeddingCache(tmp_path), [whole(two_subjects_on_one_background())]
+    expected = [cache.embed(embedder, view)[0] for embedder in (MeanColour(), Wide())]
+    cache.flush()
+    assert len(list(tmp_path.iterdir())) == 1
+    again = EmbeddingCache(tmp_path)
+    for embedder, vectors in zip((MeanColour(), Wide()), expected, strict=True):
+        np.testing.assert_array_equal(again.embed(embedder, view)[0], vectors)
+        assert embedder.seen == 0

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from safetensors.numpy import save
 
-from svdstory.jobs.node.scoring import load_unit, score_units, score_with_each
-from svdstory.jobs.study.scores import read_score, score_path
+from svdstory.jobs.node.scoring import Scoring, load_unit, score_each, score_units
+from svdstory.jobs.study.scores import Shard, read_scores, read_standing, shard_paths
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.metrics.cache import EmbeddingCache
@@ -46,61 +46,167 @@ def store(tmp_path):
     return store
 
 
-KEYS = ["aa1", "ab2", "ac3", "not-finished"]
+KEYS = ["aa1", "ab2", "ac3"]
 
 
-def test_every_finished_unit_gets_one_file_with_values_hashes_and_protocol(store):
+def scored_by(store, scorer, keys=KEYS, cache=None, **how):
+    """Score with one scorer, and publish. Returns the outcome by key."""
+    scoring = Scoring(store, read_scores(store.run), Shard(store.run), cache or EmbeddingCache(), **how)
+    score_units(scoring, keys, scorer)
+    scoring.publish()
+    return scoring.outcome
+
+
+def lines_of(store) -> list[dict]:
+    return [json.loads(line) for path in shard_paths(store.run) for line in path.read_text().splitlines()[1:]]
+
+
+def values_of(store, scorer, key) -> dict:
+    return next(line["values"] for line in lines_of(store) if (line["scorer"], line["key"]) == (scorer, key))
+
+
+def names(pairs) -> list[str]:
+    return [key for _, key in pairs]
+
+
+def test_many_units_share_one_file_with_values_images_and_protocol(store):
     scorer = load_scorer("clipscore:tiny")
-    outcome = score_units(store, KEYS, scorer)
-    assert outcome.scored == KEYS[:3] and not outcome.failed
-    record = read_score(store.run, "clipscore:tiny", "ab2")
-    assert record["protocol"] == scorer.protocol and len(record["values"]["clipscore_images"]) == 2
-    assert record["images"] == {f"{i}.png": store.manifest("ab2")["files"][f"{i}.png"]["sha256"] for i in range(2)}
+    outcome = scored_by(store, scorer)
+    assert names(outcome.scored) == KEYS and outcome.complete
+    assert len(list((store.run / "scores").iterdir())) == 1
+    scores = read_scores(store.run)
+    chosen = scores.protocol("clipscore:tiny", KEYS)
+    assert scores.protocols[chosen] == scorer.protocol
+    assert set(scores.of("clipscore:tiny", "ab2", chosen).values) == {"clipscore"}
+    assert len(values_of(store, "clipscore:tiny", "ab2")["clipscore_images"]) == 2
+
+
+def test_units_that_are_not_finished_are_passed_over(store):
+    scoring = Scoring(store, read_scores(store.run), Shard(store.run), EmbeddingCache(), allow_random=True)
+    outcome = score_each(scoring, [*KEYS, "not-finished"], ["clipscore:tiny"])
+    assert names(outcome.scored) == KEYS and outcome.complete
 
 
 def test_scoring_again_does_nothing_and_builds_no_network(store):
-    score_units(store, KEYS, load_scorer("clipscore:tiny"))
-    before = score_path(store.run, "clipscore:tiny", "aa1").stat().st_mtime_ns
+    scored_by(store, load_scorer("clipscore:tiny"))
+    before = shard_paths(store.run)
     again = load_scorer("clipscore:tiny")
-    assert score_units(store, KEYS, again).fresh == KEYS[:3]
+    assert names(scored_by(store, again).fresh) == KEYS
     assert "model" not in vars(again.embedder)
-    assert score_path(store.run, "clipscore:tiny", "aa1").stat().st_mtime_ns == before
+    assert shard_paths(store.run) == before
 
 
 def test_an_interrupted_scoring_goes_on_where_it_was(store):
-    score_units(store, KEYS[:1], load_scorer("clipscore:tiny"))
-    (store.run / "scores" / "clipscore-tiny" / ".ab2.here.1").write_text("{")  # what a kill leaves
-    outcome = score_units(store, KEYS, load_scorer("clipscore:tiny"))
-    assert outcome.fresh == ["aa1"] and outcome.scored == ["ab2", "ac3"]
+    scored_by(store, load_scorer("clipscore:tiny"), KEYS[:1])
+    (store.run / "scores" / ".local-r0-here-1.abcd.jsonl").write_text(
+        '{"schema": 1, "at": 1, "sco'
+    )  # what a kill leaves
+    outcome = scored_by(store, load_scorer("clipscore:tiny"))
+    assert names(outcome.fresh) == ["aa1"] and names(outcome.scored) == ["ab2", "ac3"]
 
 
-def test_scores_of_another_protocol_or_half_a_file_are_made_again(store):
-    score_units(store, KEYS, load_scorer("clipscore:tiny"))
-    path = score_path(store.run, "clipscore:tiny", "aa1")
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"protocol_hash": "of real weights"}))
-    half = score_path(store.run, "clipscore:tiny", "ab2")
-    half.write_text(half.read_text()[:40])
-    assert score_units(store, KEYS, load_scorer("clipscore:tiny")).scored == ["aa1", "ab2"]
-    assert json.loads(path.read_text()) == record
+def test_asked_to_stop_it_publishes_what_it_has_and_the_next_turn_does_the_rest(store):
+    asked = iter([False, False, True])
+    outcome = scored_by(store, load_scorer("clipscore:tiny"), batch=2, stop=lambda: next(asked))
+    assert outcome.stopped == "asked to stop" and names(outcome.scored) == ["aa1", "ab2"]
+    outcome = scored_by(store, load_scorer("clipscore:tiny"))
+    assert names(outcome.fresh) == ["aa1", "ab2"] and names(outcome.scored) == ["ac3"]
 
 
-def test_a_damaged_image_fails_its_unit_alone(store):
-    path = store.folder("ab2") / "1.png"
+def test_of_half_a_shard_the_whole_lines_count_and_the_rest_is_scored_again(store):
+    scored_by(store, load_scorer("clipscore:tiny"))
+    (path,) = shard_paths(store.run)
+    content = path.read_text()
+    path.write_text(content[: len(content) - len(content.splitlines()[-1]) // 2])
+    outcome = scored_by(store, load_scorer("clipscore:tiny"))
+    assert names(outcome.fresh) == ["aa1", "ab2"] and names(outcome.scored) == ["ac3"]
+
+
+def test_a_shard_whose_first_line_is_damaged_is_as_if_it_had_never_been_written(store):
+    scored_by(store, load_scorer("clipscore:tiny"))
+    (path,) = shard_paths(store.run)
+    path.write_text(path.read_text()[9:])
+    assert names(scored_by(store, load_scorer("clipscore:tiny")).scored) == KEYS
+
+
+def test_scores_of_another_protocol_are_made_again_and_both_are_kept(store):
+    scorer, other = load_scorer("clipscore:tiny"), load_scorer("clipscore:tiny")
+    other.protocol = other.protocol | {"weights": "real ones"}
+    scored_by(store, scorer)
+    assert names(scored_by(store, other).scored) == KEYS
+    assert names(scored_by(store, scorer).fresh) == names(scored_by(store, other).fresh) == KEYS
+
+
+def damage(store, key):
+    path = store.folder(key) / "1.png"
     content = bytearray(path.read_bytes())
     content[100] ^= 255
     path.write_bytes(content)
-    outcome = score_units(store, KEYS, load_scorer("clipscore:tiny"))
-    assert outcome.scored == ["aa1", "ac3"] and "1.png: content differs" in outcome.failed["ab2"]
+
+
+def test_a_damaged_image_fails_its_unit_alone(store):
+    damage(store, "ab2")
+    outcome = scored_by(store, load_scorer("clipscore:tiny"))
+    assert names(outcome.scored) == ["aa1", "ac3"]
+    assert "1.png: content differs" in outcome.failed["clipscore:tiny", "ab2"]
+
+
+def test_a_scorer_that_fails_on_one_unit_scores_the_others_of_its_batch(store):
+    scorer = load_scorer("clipscore:tiny")
+    inner = scorer.score_many
+    bad = store.manifest("ab2")["prompts"]
+
+    def score_many(units):
+        if any(list(unit.prompts) == bad and "ab2" for unit in units) and len(units) > 1:
+            raise torch.OutOfMemoryError("80 GiB")
+        return inner(units)
+
+    scorer.score_many = score_many
+    assert names(scored_by(store, scorer).scored) == KEYS
+
+
+def broken(scorer):
+    asked = []
+
+    def score_many(units):
+        asked.append(len(units))
+        raise RuntimeError("this network is broken")
+
+    scorer.score_many = score_many
+    return asked
+
+
+def test_a_broken_scorer_is_recorded_with_its_cause_and_costs_no_image(store):
+    for seed in range(3, 9):
+        publish(store, f"ad{seed}", seed)
+    keys = sorted(store.present())
+    scorer = load_scorer("clipscore:tiny")
+    asked = broken(scorer)
+    outcome = scored_by(store, scorer, keys)
+    assert set(outcome.failed.values()) == {"bug: RuntimeError: this network is broken"} and len(outcome.failed) == 9
+    assert asked == [9, 1, 1, 1]  # given up after three
+    assert all(store.is_finished(key) for key in keys)
+    assert set(read_standing(store.run).failed["clipscore:tiny"]) == set(keys)
+
+
+def test_a_bad_card_ends_the_scoring_and_blames_no_unit(store):
+    scorer = load_scorer("clipscore:tiny")
+
+    def score_many(units):
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+    scorer.score_many = score_many
+    outcome = scored_by(store, scorer)
+    assert outcome.stopped.startswith("bad node") and not outcome.failed
 
 
 def test_small_and_large_batches_store_the_same_numbers(store):
     values = []
     for images_at_once in (1, 64):
-        score_units(store, KEYS, load_scorer("clip-i:tiny"), images_at_once)
-        values.append([read_score(store.run, "clip-i:tiny", key)["values"] for key in KEYS[:3]])
-        for key in KEYS[:3]:
-            score_path(store.run, "clip-i:tiny", key).unlink()
+        scored_by(store, load_scorer("clip-i:tiny"), batch=images_at_once)
+        values.append([values_of(store, "clip-i:tiny", key) for key in KEYS])
+        for path in shard_paths(store.run):
+            path.unlink()
     for one, many in zip(*values, strict=True):
         assert one.keys() == many.keys() == {"clip_i", "clip_i_pairs", "clip_i_subject", "clip_i_subject_pairs"}
         np.testing.assert_allclose(one["clip_i_subject"], many["clip_i_subject"], atol=1e-5)
@@ -108,22 +214,27 @@ def test_small_and_large_batches_store_the_same_numbers(store):
 
 def test_clipscore_and_clip_i_share_the_embeddings_of_whole_images(store):
     cache = EmbeddingCache(store.run / "scores" / "embeddings")
-    score_units(store, KEYS, load_scorer("clipscore:tiny", cache=cache))
-    cache.flush()
+    scored_by(store, load_scorer("clipscore:tiny", cache=cache), cache=cache)
     scorer = load_scorer("clip-i:tiny", cache=EmbeddingCache(store.run / "scores" / "embeddings"))
     seen = []
     inner = scorer.embedder.embed
     scorer.embedder.embed = lambda images: seen.append(len(images)) or inner(images)
-    score_units(store, KEYS, scorer)
+    scored_by(store, scorer)
     assert sum(seen) == 6  # the subjects of six images; the whole images were there
     assert len(list((store.run / "scores" / "embeddings").iterdir())) == 1
+
+
+def test_scorers_that_share_a_network_load_it_once():
+    networks = {}
+    one, other = (load_scorer(name, networks=networks) for name in ("clipscore:tiny", "background:tiny"))
+    assert one.embedder is other.embedder
 
 
 def test_a_network_that_gives_nan_leaves_no_score(store):
     scorer = load_scorer("clip-i:tiny")
     scorer.embedder.embed = lambda images: np.full((len(images), 4), np.nan, np.float32)
-    outcome = score_units(store, KEYS[:1], scorer)
-    assert "not finite" in outcome.failed["aa1"] and read_score(store.run, "clip-i:tiny", "aa1") is None
+    outcome = scored_by(store, scorer, KEYS[:1])
+    assert "not finite" in outcome.failed["clip-i:tiny", "aa1"] and not lines_of(store)
 
 
 def test_masks_and_prompts_come_with_the_unit(store):
@@ -135,15 +246,15 @@ def test_masks_and_prompts_come_with_the_unit(store):
 def test_units_without_masks_have_no_background_number(tmp_path):
     store = Store(tmp_path)
     publish(store, "aa1", 0, masks=False)
-    score_units(store, ["aa1"], load_scorer("background:tiny"))
-    assert read_score(tmp_path, "background:tiny", "aa1")["values"] == {}
+    scored_by(store, load_scorer("background:tiny"), ["aa1"])
+    assert values_of(store, "background:tiny", "aa1") == {}
 
 
 def test_scoring_leaves_the_global_generator_alone(store):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    score_units(store, KEYS, load_scorer("background:tiny"))
+    scored_by(store, load_scorer("background:tiny"))
     assert torch.rand(1) == expected
 
 
@@ -154,19 +265,23 @@ def test_networks_run_without_tf32_and_the_setting_is_put_back():
     assert torch.backends.cudnn.allow_tf32 == before and not torch.is_inference_mode_enabled()
 
 
-def test_a_scorer_that_is_not_staged_is_left_out_and_counted_and_the_next_one_measures(store):
-    said, asked = [], []
-
-    def score(name):
-        asked.append(name)
-        if name == "dreamsim":
-            raise InputError("its weights are missing")
-        return 2
-
-    assert score_with_each(["dreamsim", "clipscore:tiny"], score, said.append) == 3
-    assert asked == ["dreamsim", "clipscore:tiny"] and said == ["dreamsim is left out: its weights are missing"]
+def test_a_scorer_that_is_not_staged_is_left_out_and_recorded_and_the_next_one_measures(store, tmp_path):
+    scoring = Scoring(store, read_scores(store.run), Shard(store.run), EmbeddingCache(), weights=tmp_path / "none")
+    outcome = score_each(scoring, KEYS, ["dreamsim", "clipscore:tiny"])
+    assert outcome.left_out == ["dreamsim"] and names(outcome.scored) == KEYS
+    assert read_standing(store.run).failed == {"dreamsim": dict.fromkeys(KEYS, "weights missing")}
 
 
-def test_an_unknown_scorer_is_an_error_before_any_other_measures():
+def test_an_unknown_scorer_is_an_error_before_any_other_measures(store):
+    scoring = Scoring(store, read_scores(store.run), Shard(store.run), EmbeddingCache())
     with pytest.raises(InputError, match="unknown scorer 'clipscor'"):
-        score_with_each(["clipscore:tiny", "clipscor"], lambda name: 1 / 0, print)
+        score_each(scoring, KEYS, ["clipscore:tiny", "clipscor"])
+    assert not shard_paths(store.run)
+
+
+def test_a_full_disk_ends_the_scoring_with_its_cause(store, monkeypatch):
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Shard, "publish", full)
+    assert scored_by(store, load_scorer("clipscore:tiny")).stopped == "disk full"

@@ -12,7 +12,7 @@ from svdstory.pipeline.decoding import NotFinite, decode
 from svdstory.pipeline.generation import encode, generate, make_scheduler
 from svdstory.pipeline.models.device import missing_kernels
 from svdstory.pipeline.models.load import load_model
-from svdstory.pipeline.models.spec import hub_snapshot, resolve_model, shipped_models
+from svdstory.pipeline.models.spec import file_hash, hub_snapshot, resolve_model, shipped_models
 from svdstory.pipeline.models.tiny import build_tiny
 
 FOX = PromptSet(style="A photo of", subject="a red fox", concept=("fox",), settings=("in the snow", "at the beach"))
@@ -190,3 +190,15 @@ def test_a_picture_of_one_colour_or_of_another_size_is_refused(tiny, made, error
 def test_gpu_without_kernels_is_told_which_wheel_to_install(capability, archs, advice):
     message = missing_kernels(capability, archs)
     assert advice in message if advice else message == ""
+
+
+def test_weights_are_hashed_block_by_block(tmp_path):
+    import hashlib
+    import tracemalloc
+
+    content = bytes(range(256)) * (1 << 16)  # 16 MB
+    (tmp_path / "weights").write_bytes(content)
+    tracemalloc.start()
+    assert file_hash(tmp_path / "weights") == hashlib.sha256(content).digest()
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()

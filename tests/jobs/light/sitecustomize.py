@@ -6,7 +6,10 @@ Only the model, the sampler and the scorers are stood in for. What happens in a 
     hold                while it is there, a unit waits between its steps
     bad-node-NAME       on this node every unit fails
     SUBJECT.fails       units of this subject fail: `memory`, `nan`, `bug`, or `eat` (memory, until it is killed)
-    began/SUBJECT-SEED.ATTEMPT, loads/ATTEMPT      written here: what was begun, and each load of a model
+    score_s, score_hold seconds of scoring a unit; while it is there, scoring waits
+    SCORER.fails        the scorer fails so (its colons written as -)
+    began/SUBJECT-SEED.ATTEMPT, scored/SCORER-IMAGE.ATTEMPT, loads/ATTEMPT      written here: what was begun, scored,
+                        and each load of a model
 """
 
 import os
@@ -108,21 +111,27 @@ def fails(how: str | None) -> None:
             threading.Event().wait(0.02)
 
 
-class Measureless:
-    """A scorer without a network and without numbers."""
+class Weighed:
+    """A scorer without a network: its number comes from the images' hashes."""
 
     def __init__(self, name: str):
         self.name, self.protocol = name, {"scorer": name}
 
     def score_many(self, units: list) -> list[dict]:
-        return [{} for _ in units]
+        for unit in units:
+            note("scored", f"{self.name.replace(':', '-')}-{unit.hashes[0][:12]}.")
+            fails(read(f"{self.name.replace(':', '-')}.fails"))
+            threading.Event().wait(float(read("score_s") or 0))
+        while read("score_hold") is not None:
+            threading.Event().wait(0.05)
+        return [{self.name.partition(":")[0]: int(unit.hashes[0][:4], 16) / 2**16} for unit in units]
 
 
 if CONTROL:
     stub(
         "torch",
         OutOfMemoryError=OutOfMemoryError,
-        Tensor=object,
+        Tensor=type("Tensor", (), {}),
         device=object,
         uint8=None,
         set_num_threads=lambda count: None,
@@ -131,7 +140,7 @@ if CONTROL:
     stub("safetensors.torch", save=save)
     stub("svdstory.pipeline.decoding", NotFinite=NotFinite)
     stub("svdstory.pipeline.generation", Generated=object, generate=generate)
-    stub("svdstory.pipeline.metrics.registry", load_scorer=lambda name, *_, **__: Measureless(name))
+    stub("svdstory.pipeline.metrics.registry", load_scorer=lambda name, *_, **__: Weighed(name))
     stub(
         "svdstory.pipeline.models.device",
         choose_device=lambda device: "cpu",
