@@ -62,3 +62,8 @@ def test_every_room_has_a_page():
         folder for top in ("jobs", "pipeline") for folder in (ROOT / top).iterdir() if (folder / "__init__.py").exists()
     ]
     assert len(rooms) > 10 and [room.name for room in rooms if not (room / "README.md").exists()] == []
+
+
+def test_no_two_modules_have_one_name():
+    names = [path.name for top in ("jobs", "pipeline") for path in (ROOT / top).rglob("*.py") if path.stem != "__init__"]
+    assert sorted(name for name in names if names.count(name) > 1) == []

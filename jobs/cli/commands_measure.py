@@ -78,7 +78,7 @@ def memory(device: Device = None, out: Folder = RESULTS, size: Annotated[int, ty
 
     Example: svdstory bench memory
     """
-    from svdstory.pipeline.bench.memory import bench_memory
+    from svdstory.pipeline.bench.peak_memory import bench_memory
     from svdstory.pipeline.bench.record import bench_device, save
 
     chosen = bench_device(device)
@@ -149,7 +149,7 @@ def pictures(
 
     Example: svdstory bench pictures --model sdxl --sets corgi-puppy --methods svd-log2 --device cuda
     """
-    from svdstory.pipeline.bench.pictures import METHODS, SETS, SMALLEST, bench_pictures
+    from svdstory.pipeline.bench.fast_pictures import METHODS, SETS, SMALLEST, bench_pictures
     from svdstory.pipeline.bench.record import bench_device, save
 
     chosen = bench_device(device)
@@ -212,7 +212,7 @@ def scoring(
 
     Example: svdstory bench scoring --scorer dreamsim --images 100
     """
-    from svdstory.jobs.bench.scoring import time_scorer, write_report
+    from svdstory.jobs.bench.scoring_time import time_scorer, write_report
     from svdstory.pipeline.bench.record import bench_device
 
     timing = time_scorer(scorer, count, size, bench_device(device, threads))

@@ -57,7 +57,7 @@ def export(
 
     Example: svdstory export results/report-sdxl --zip supplement.zip
     """
-    from svdstory.jobs.report.export import export as pack
+    from svdstory.jobs.report.supplement import export as pack
 
     count = pack(run, to, images)
     typer.echo(f"{to}: {count} files, {to.stat().st_size / 1e6:.1f} MB")

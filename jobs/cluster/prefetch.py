@@ -4,8 +4,8 @@ from pathlib import Path
 
 from svdstory.jobs.study.experiment import find_experiment, read_experiment
 from svdstory.pipeline.config.strict import InputError, choices, parse
-from svdstory.pipeline.models.files import missing_files
 from svdstory.pipeline.models.spec import ModelSpec, hub_snapshot, resolve_model, shipped_models
+from svdstory.pipeline.models.weight_files import missing_files
 
 
 def needed(what: str | None, model: str | None = None) -> tuple[list[str], list[str]]:

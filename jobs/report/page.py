@@ -20,7 +20,7 @@ from svdstory.jobs.report.findings import Findings, better
 from svdstory.jobs.report.labels import lead, meaning, method_label, metric_label
 from svdstory.jobs.report.opening import opening_view
 from svdstory.jobs.report.sentences import caveat, sentences
-from svdstory.jobs.report.tables.files import answer_rows, groups_of, left_out
+from svdstory.jobs.report.tables.table_files import answer_rows, groups_of, left_out
 from svdstory.jobs.report.thumbnails import PAGE_SIDE, Pack, as_uri, webp
 from svdstory.jobs.report.verdicts import verdicts
 from svdstory.jobs.study.experiment import shipped_experiments

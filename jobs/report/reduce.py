@@ -24,7 +24,7 @@ from svdstory.jobs.report.described import (
 )
 from svdstory.jobs.report.draft import Draft
 from svdstory.jobs.report.figures import chosen
-from svdstory.jobs.report.figures.files import add_figures, captions
+from svdstory.jobs.report.figures.figure_files import add_figures, captions
 from svdstory.jobs.report.figures.material import Material
 from svdstory.jobs.report.findings import Findings, find, from_json, to_json
 from svdstory.jobs.report.fonts import drawn_in
@@ -35,7 +35,7 @@ from svdstory.jobs.report.page import Page, thumbnail_block, write_page
 from svdstory.jobs.report.parts import Below, parts_of, parts_page, said
 from svdstory.jobs.report.safe_names import safe_names
 from svdstory.jobs.report.set_grids import add_grids
-from svdstory.jobs.report.tables.files import add_tables
+from svdstory.jobs.report.tables.table_files import add_tables
 from svdstory.jobs.report.thumbnails import complete_pack
 from svdstory.pipeline.config.strict import InputError, digest
 

@@ -11,7 +11,7 @@ from svdstory.jobs.report.cells import Study, is_random
 from svdstory.jobs.report.findings import Findings, better
 from svdstory.jobs.report.labels import metric_label, plain_label
 from svdstory.jobs.report.statistics import Comparison
-from svdstory.jobs.report.tables.files import groups_of, told
+from svdstory.jobs.report.tables.table_files import groups_of, told
 from svdstory.jobs.report.verdicts import ALPHA
 
 ENOUGH = 6  # sets: of fewer, Wilcoxon's test cannot tell any difference from chance

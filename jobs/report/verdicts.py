@@ -3,7 +3,7 @@
 from svdstory.jobs.report.cells import Study, is_random
 from svdstory.jobs.report.findings import Findings, better
 from svdstory.jobs.report.labels import method_label, metric_label
-from svdstory.jobs.report.tables.files import groups_of, told
+from svdstory.jobs.report.tables.table_files import groups_of, told
 
 ALPHA = 0.05
 

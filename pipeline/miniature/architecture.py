@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, U
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from svdstory.pipeline.miniature.tokens import PROMPT_LENGTH, build_tokenizer
+from svdstory.pipeline.miniature.vocabulary import PROMPT_LENGTH, build_tokenizer
 
 PICTURE = 64  # pixels
 LATENT = 32

@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from svdstory.pipeline.miniature.architecture import build_vae
-from svdstory.pipeline.miniature.progress import (
+from svdstory.pipeline.miniature.replicas import Replicas
+from svdstory.pipeline.miniature.stream import batches, picture, pixels
+from svdstory.pipeline.miniature.training_clock import (
     Clock,
     Log,
     device_of,
@@ -25,8 +27,6 @@ from svdstory.pipeline.miniature.progress import (
     save_atomically,
     seeded_weights,
 )
-from svdstory.pipeline.miniature.replicas import Replicas
-from svdstory.pipeline.miniature.stream import batches, picture, pixels
 
 PEAK = 2e-3
 DECODER_PEAK = 1e-3

@@ -16,7 +16,8 @@ from open_clip import CLIP
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from svdstory.pipeline.miniature.progress import (
+from svdstory.pipeline.miniature.stream import batches, picture, pixels
+from svdstory.pipeline.miniature.training_clock import (
     Clock,
     Log,
     learning_rate,
@@ -24,8 +25,7 @@ from svdstory.pipeline.miniature.progress import (
     save_atomically,
     seeded_weights,
 )
-from svdstory.pipeline.miniature.stream import batches, picture, pixels
-from svdstory.pipeline.miniature.tokens import PROMPT_LENGTH, build_tokenizer
+from svdstory.pipeline.miniature.vocabulary import PROMPT_LENGTH, build_tokenizer
 from svdstory.pipeline.miniature.world import KINDS, SCENE_NAMES, SETTINGS, caption
 
 CONFIG = {

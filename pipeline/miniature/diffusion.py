@@ -23,7 +23,8 @@ from svdstory.pipeline.miniature.architecture import (
 )
 from svdstory.pipeline.miniature.latents import LatentPool
 from svdstory.pipeline.miniature.muon import Muon
-from svdstory.pipeline.miniature.progress import (
+from svdstory.pipeline.miniature.replicas import Replicas
+from svdstory.pipeline.miniature.training_clock import (
     Clock,
     Log,
     device_of,
@@ -32,8 +33,7 @@ from svdstory.pipeline.miniature.progress import (
     save_atomically,
     seeded_weights,
 )
-from svdstory.pipeline.miniature.replicas import Replicas
-from svdstory.pipeline.miniature.tokens import build_tokenizer
+from svdstory.pipeline.miniature.vocabulary import build_tokenizer
 
 PEAK = 1e-3
 SNR_CAP = 5.0

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.miniature.architecture import build_pipeline
 from svdstory.pipeline.miniature.diffusion import Denoiser
-from svdstory.pipeline.miniature.tokens import write_plain_vocabulary
+from svdstory.pipeline.miniature.vocabulary import write_plain_vocabulary
 
 LARGEST = 16 * 2**20  # bytes, of the whole folder
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from svdstory.pipeline.miniature.judges import PATCHES, Findings, Judge, read_pictures, save_judge
-from svdstory.pipeline.miniature.progress import (
+from svdstory.pipeline.miniature.stream import bare_scene, batches, picture, pixels
+from svdstory.pipeline.miniature.training_clock import (
     Clock,
     Log,
     learning_rate,
@@ -19,7 +20,6 @@ from svdstory.pipeline.miniature.progress import (
     save_atomically,
     seeded_weights,
 )
-from svdstory.pipeline.miniature.stream import bare_scene, batches, picture, pixels
 from svdstory.pipeline.miniature.world import KINDS, PATTERNS, SCENE_NAMES, Picture
 from svdstory.pipeline.miniature.world.truth import Reading, hue_angle, true_reading
 

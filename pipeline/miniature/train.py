@@ -20,8 +20,8 @@ from svdstory.pipeline.miniature.clip import train_clip
 from svdstory.pipeline.miniature.diffusion import DiffusionTraining, averaged_denoiser
 from svdstory.pipeline.miniature.export import export, miniature
 from svdstory.pipeline.miniature.judge_training import train_judge
-from svdstory.pipeline.miniature.progress import Log
 from svdstory.pipeline.miniature.sheets import grid, sample_pictures, save_png, sheet_prompts, world_sheet
+from svdstory.pipeline.miniature.training_clock import Log
 
 PARTS = ("vae", "unet", "decoder", "judge", "clip")
 SHARES = {"vae": 0.05, "unet": 0.77, "decoder": 0.05, "judge": 0.08, "clip": 0.05}  # of the minutes, by default

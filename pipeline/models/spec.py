@@ -12,7 +12,7 @@ from typing import Literal
 from svdstory.pipeline.config.documents import expanded, read_yaml
 from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, parse
 from svdstory.pipeline.config.tokens import Tokenizer, tokenizer_of
-from svdstory.pipeline.models.files import broken_files, folder_variant, missing_files
+from svdstory.pipeline.models.weight_files import broken_files, folder_variant, missing_files
 
 
 class ModelSpec(Strict):

@@ -6,7 +6,7 @@ import pytest
 
 from svdstory.jobs.report.claims import Claim, answer, claims
 from svdstory.jobs.report.statistics import Measurement, compare
-from svdstory.jobs.report.tables.files import answer_rows
+from svdstory.jobs.report.tables.table_files import answer_rows
 from svdstory.jobs.study.experiment import find_experiment, read_experiment, read_methods
 
 AXES = {"consistency": "identity_distance", "leakage": "scene_leakage excess over sdxl"}

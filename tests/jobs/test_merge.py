@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from svdstory.jobs.cli.app import app
 from svdstory.jobs.report.cells import read_study
 from svdstory.jobs.report.compare_runs import compare_runs
-from svdstory.jobs.report.export import export
+from svdstory.jobs.report.supplement import export
 from svdstory.jobs.study import merge as merging
 from svdstory.jobs.study.merge import merge
 from svdstory.jobs.study.plan import plan_path, read_plan

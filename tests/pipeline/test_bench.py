@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from svdstory.pipeline.bench import drift, full_size, memory, record, spectral, step
+from svdstory.pipeline.bench import drift, full_size, peak_memory, record, spectral, step
 from svdstory.pipeline.config.methods import SpectralFilter, named
 from svdstory.pipeline.sampling.families.consistory import ConsiStory
 from svdstory.pipeline.sampling.family import Pass
@@ -57,7 +57,7 @@ def test_the_miniatures_drift_is_recorded_in_every_layer_that_attends_to_anchors
 
 def test_followed_counts_what_is_alive_and_not_the_weights():
     layer = torch.nn.Linear(256, 256, bias=False, device="meta")
-    with torch.no_grad(), memory.Followed(layer) as followed:
+    with torch.no_grad(), peak_memory.Followed(layer) as followed:
         x = torch.empty(10, 256, device="meta")  # 10 KiB
         y = layer(x)  # and 10 more
         del x
@@ -76,7 +76,7 @@ def test_the_steps_that_are_timed_do_what_their_columns_say():
         plan = family.begin_step(at)
         return plan.blend is not None, plan.injection is not None
 
-    assert does(step.BLENDED) == (True, True) and does(memory.RUN - 1) == (True, True)
+    assert does(step.BLENDED) == (True, True) and does(peak_memory.RUN - 1) == (True, True)
     assert does(step.INJECTED) == (False, True) and does(step.EXTENDED) == (False, False)
 
 

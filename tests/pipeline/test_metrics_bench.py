@@ -2,7 +2,7 @@
 
 import pytest
 
-from svdstory.jobs.bench.scoring import time_scorer
+from svdstory.jobs.bench.scoring_time import time_scorer
 from svdstory.pipeline.config.strict import InputError
 
 

@@ -11,7 +11,7 @@ from svdstory.pipeline.miniature.autoencoder import normalise_latents, opponent_
 from svdstory.pipeline.miniature.diffusion import Denoiser
 from svdstory.pipeline.miniature.export import export, miniature
 from svdstory.pipeline.miniature.sheets import sample_pictures
-from svdstory.pipeline.miniature.tokens import build_tokenizer
+from svdstory.pipeline.miniature.vocabulary import build_tokenizer
 from svdstory.pipeline.miniature.world import all_captions
 
 

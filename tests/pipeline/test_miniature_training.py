@@ -10,9 +10,9 @@ from svdstory.pipeline.miniature.architecture import build_scheduler, build_vae
 from svdstory.pipeline.miniature.diffusion import DiffusionTraining, add_noise, averaged_denoiser
 from svdstory.pipeline.miniature.latents import LatentPool
 from svdstory.pipeline.miniature.muon import Muon, orthogonalised
-from svdstory.pipeline.miniature.progress import Clock, Log, learning_rate, load_checkpoint, save_atomically
 from svdstory.pipeline.miniature.replicas import Replicas
 from svdstory.pipeline.miniature.stream import batches, picture
+from svdstory.pipeline.miniature.training_clock import Clock, Log, learning_rate, load_checkpoint, save_atomically
 
 CPU = torch.device("cpu")
 

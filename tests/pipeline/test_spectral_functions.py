@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from svdstory.pipeline.bench import full_size
-from svdstory.pipeline.bench.memory import fused_attention, uncounted
+from svdstory.pipeline.bench.peak_memory import fused_attention, uncounted
 from svdstory.pipeline.bench.spectral_fit import Fit, normalised, split
 from svdstory.pipeline.config.methods import Method, SpectralFilter
 from svdstory.pipeline.sampling.sampler import sample
