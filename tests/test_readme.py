@@ -65,5 +65,7 @@ def test_every_room_has_a_page():
 
 
 def test_no_two_modules_have_one_name():
-    names = [path.name for top in ("jobs", "pipeline") for path in (ROOT / top).rglob("*.py") if path.stem != "__init__"]
+    names = [
+        path.name for top in ("jobs", "pipeline") for path in (ROOT / top).rglob("*.py") if path.stem != "__init__"
+    ]
     assert sorted(name for name in names if names.count(name) > 1) == []
