@@ -6,13 +6,14 @@
 Every call of the UNet is then one step of the method. Rows are [uncond × B, cond × B], or [cond × B].
 """
 
+import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from svdstory.pipeline.config.methods import Method, check_images
+from svdstory.pipeline.config.methods import TOLERANCE, Method, check_images
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.sampling.call import Group, Stage
 from svdstory.pipeline.sampling.denoiser import groups_of, predict
@@ -70,6 +71,7 @@ class Attached:
     step: int = -1
     family: Family | None = None
     groups: tuple[Group, ...] = ()
+    bank: SpectralBank | None = None
 
     @torch.no_grad()
     def __call__(self, sample: Tensor, timestep, encoder_hidden_states: Tensor, return_dict: bool = True, **known):
@@ -85,6 +87,9 @@ class Attached:
         rows = [self.of(group, sample) for group in self.groups]
         conditions = [self.of(group, known) for group in self.groups]
         out = predict(self.forward, self.family, self.groups, self.step, rows, timestep, conditions).flatten(0, 1)
+        if self.step + 1 == len(self.pipe.scheduler.timesteps) and not self.bank.accepted():
+            text = f"a filtered K or V was off by more than {TOLERANCE}: svdstory.pipeline.generate makes such passes again"
+            warnings.warn(text, stacklevel=2)
         if not return_dict:
             return (out,)
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
@@ -96,9 +101,9 @@ class Attached:
         method, layers = self.method, attention_layers(self.pipe.unet)
         subject = torch.zeros(self.images, 1, dtype=torch.long) if self.subject_tokens is None else self.subject_tokens
         masks = SubjectMasks(subject, height, width, device)
-        bank = SpectralBank(method.filter_k, method.filter_v, exact=False)
+        self.bank = SpectralBank(method.filter_k, method.filter_v, exact=False)
         timesteps = self.pipe.scheduler.timesteps
-        self.family = family_of(Pass(method, self.pipe.unet, layers, timesteps, self.draws, Stage(), masks, bank))
+        self.family = family_of(Pass(method, self.pipe.unet, layers, timesteps, self.draws, Stage(), masks, self.bank))
         self.groups = tuple(groups_of(self.family, self.images, self.micro_batch, device))
         self.stack.close()
         self.stack.enter_context(processors_on(layers, processor_of(self.family)))

@@ -28,7 +28,8 @@ def unet():
 
 
 def run(unet, method, steps=10):
-    known = {name: x.double() if x.is_floating_point() else x for name, x in vars(reference.conditioning(3)).items()}
+    told = vars(reference.conditioning(3)).items()
+    known = {name: x.double() if torch.is_tensor(x) and x.is_floating_point() else x for name, x in told}
     options = dict(seed=3, steps=steps, guidance=5.0, latents=LATENTS, micro_batch=1)
     return sample(unet, reference.scheduler(), Conditioning(**known), method, **options).latents
 
