@@ -217,7 +217,7 @@ def test_a_figure_and_a_grid_that_fail_are_holes_with_their_cause_and_cost_nothi
         patched.setattr("svdstory.jobs.report.figures.pictures.draw_comparison", fail)
         patched.setattr("svdstory.jobs.report.figures.scatter.why_not_tradeoff", fail)
         patched.setattr("svdstory.jobs.report.figures.scatter.draw_tradeoff", fail)
-        patched.setattr("svdstory.jobs.report.reduce.draw_grid", fail)
+        patched.setattr("svdstory.jobs.report.set_grids.draw_grid", fail)
         result = reduce(run)
     broken = {"figures/comparison.png", "figures/tradeoff.png", "grids/blue-bus.png", "grids/red-fox.png"}
     assert set(result.broken) == broken | {"figures/not-drawn.json"} and not result.complete
