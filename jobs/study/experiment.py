@@ -154,6 +154,13 @@ def _sets_of(wanted: Iterable[str], near: Path) -> tuple[dict[str, PromptSet], d
     return sets, bad
 
 
+def own_switches(experiment: Experiment) -> dict[str, set[str]]:
+    """The switches that the experiment itself sets, by the name of the method: not those of a base."""
+    own = {m.name: MethodEntry(**m.model_dump(exclude={"name"})) for m in experiment.methods if not isinstance(m, str)}
+    entries = {**shipped_entries(), **own}
+    return {name: {*entry.set, *entry.sweep} for base, entry in own.items() for name in expand(base, entries)}
+
+
 def read_methods(experiment: Experiment, only: list[str] | None = None) -> dict[str, Method]:
     """The experiment's methods by name, sweeps expanded; `only` these, which may also be others of methods.yaml.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from svdstory.jobs.study.experiment import Experiment, read_methods, read_prompt_sets
+from svdstory.jobs.study.experiment import Experiment, own_switches, read_methods, read_prompt_sets
 from svdstory.jobs.study.process import Process
 from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
 from svdstory.pipeline.config.documents import expanded
@@ -107,7 +107,7 @@ def make_plan(
     }
     check_setting(setting, model)
     check_sets(sets, methods, model)
-    check_methods(sets, methods, setting["steps"])
+    check_methods(sets, methods, setting["steps"], own_switches(experiment))
     exact = experiment.exact_filter
     cells = [
         Cell(set=s, method=m, seed=seed, key=unit_key(sets[s], methods[m], seed, model, setting, exact))
@@ -179,10 +179,13 @@ def check_setting(setting: dict, model: ModelSpec) -> None:
         )
 
 
-def check_methods(sets: dict[str, PromptSet], methods: dict[str, Method], steps: int) -> None:
-    """Raises one InputError for all methods with a switch that does nothing in any of the sets."""
+def check_methods(sets: dict[str, PromptSet], methods: dict[str, Method], steps: int, own: dict[str, set[str]]) -> None:
+    """Raises one InputError for all methods with a switch that does nothing in any of the sets. `own`: what the
+    experiment's own methods set."""
     largest = max(len(prompts.settings) for prompts in sets.values())
-    wrong = [f"method {name}: {why}." for name, m in methods.items() for why in m.idle(steps, largest)]
+    wrong = [
+        f"method {name}: {why}." for name, m in methods.items() for why in m.idle(steps, largest, own.get(name, ()))
+    ]
     if wrong:
         raise InputError("\n".join(wrong) + "\nLeave out what does nothing, or change the steps or the sets.")
 

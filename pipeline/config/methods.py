@@ -1,6 +1,7 @@
 """What a method is: the switches of the sampler, their named combinations and their sweeps. Imports without torch."""
 
 import itertools
+from collections.abc import Collection
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ from svdstory.pipeline.config.families import OnePrompt, StoryDiffusion, StyleAl
 from svdstory.pipeline.config.strict import InputError, Strict, choices, each_once, parse
 
 SELF_ATTENTION = ("storydiffusion", "style_aligned")  # families that exclude extended attention and one another
+BLENDING_FROM = 10  # steps: query blending lasts a tenth of them
 TOLERANCE = 1e-3  # relative Frobenius error of a filtered K or V; float16 itself rounds by 2e-4 to 5e-4
 
 
@@ -171,8 +173,12 @@ class Method(Strict):
         """Whether K or V of the anchors are filtered."""
         return self.filter_k is not None or self.filter_v is not None
 
-    def idle(self, steps: int, images: int) -> list[str]:
-        """Switches that would do nothing in so many steps, or in a set of so many images; each with the reason."""
+    def idle(self, steps: int, images: int, asked: Collection[str] = ()) -> list[str]:
+        """Switches that would do nothing in so many steps, or in a set of so many images; each with the reason.
+
+        Of query blending that is told only where it is among the switches `asked` for: a shipped method brings it along
+        into short trials.
+        """
         reasons = []
         extended = self.extended_attention != "off"
         if extended and steps < 2:
@@ -185,6 +191,10 @@ class Method(Strict):
                     f"{key} acts at steps {first} to {last}, every {chosen.every}: at none of 1 to {steps - 1}, "
                     "where attention is extended"
                 )
+        if "query_blending" in asked and steps < BLENDING_FROM:
+            reasons.append(
+                f"query_blending lasts a tenth of the steps, and there are {steps}: the same on or off below {BLENDING_FROM}"
+            )
         if images < 2:
             alone = {"extended_attention": extended, "feature_injection": self.feature_injection}
             alone |= {"same_latent": self.same_latent}

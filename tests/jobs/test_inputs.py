@@ -165,6 +165,8 @@ def test_sets_may_be_a_list_or_named_one_by_one(tmp_path):
             },
             "filter_v acts at",
         ),
+        ({"methods": [mine(query_blending=True)], "steps": 9}, "mine: query_blending lasts a tenth of the steps"),
+        ({"methods": [mine(query_blending=False)], "steps": 9}, "the same on or off below 10"),
         ({"methods": ["unmasked"], "steps": 1}, "extended_attention acts from the second step on"),
     ],
 )
@@ -288,6 +290,9 @@ def test_filters_that_keep_everything_and_switches_without_time_are_noted(tmp_pa
     assert "filter_k.keep_energy 95 is all of the energy or more: it keeps everything; 95 % is 0.95" in lines
     assert "with 6 it does nothing (consistory, mine); it needs 10" in lines
     assert "consistory and consistory-no-query-blending differ in query_blending alone" in lines
+    lines = notes(plan_of(tmp_path, methods=[mine(**{"filter.keep_top": 32})]))
+    assert "method mine: filter_v.keep_top 32 keeps everything: this model's K and V have 32 singular values" in lines
+    assert notes(plan_of(tmp_path, methods=[mine(**{"filter.keep_top": 31})])) == []
     assert "exact_filter does nothing" in "\n".join(notes(plan_of(tmp_path, methods=["sdxl"], exact_filter=True)))
 
 
