@@ -147,7 +147,7 @@ def pictures(
 ):
     """What the filter's fast paths change in the pictures of a model with trained weights, against the exact path.
 
-    Example: svdstory bench pictures --model sdxl --sets corgi-puppy --methods svd-log2 --device cuda
+    Example: svdstory bench pictures --model sdxl --sets corgi-puppy --methods svd-log2-no-injection --device cuda
     """
     from svdstory.pipeline.bench.fast_pictures import METHODS, SETS, SMALLEST, bench_pictures
     from svdstory.pipeline.bench.record import bench_device, save
@@ -174,7 +174,7 @@ def pictures(
 def drift(
     model: str = "miniature",
     prompts: Annotated[str, typer.Option("--set", help="A prompt set.")] = "world-gift-box",
-    method: Annotated[str, typer.Option(help="One that attends to anchors.")] = "svd-fraction-0.1",
+    method: Annotated[str, typer.Option(help="One that attends to anchors.")] = "svd-fraction-0.1-no-injection",
     steps: Annotated[int, typer.Option(min=3)] = 50,
     device: Device = None,
     out: Folder = RESULTS,

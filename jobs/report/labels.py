@@ -3,6 +3,7 @@
 import re
 
 from svdstory.jobs.report.escaping import drawn
+from svdstory.pipeline.config.methods import WITHOUT_INJECTION
 from svdstory.pipeline.config.prompt_sets import PromptSet
 
 LANGUAGES = ("en", "ru")
@@ -15,12 +16,11 @@ METHODS = [  # pattern of the name, English, Russian; {0}, {1} are the pattern's
     ("consistory-no-attention", "ConsiStory, no extended attention", "ConsiStory без общего внимания"),
     ("consistory-dropout-(.+)", "ConsiStory, mask dropout {0}", "ConsiStory, дропаут масок {0}"),
     ("consistory-no-query-blending", "ConsiStory, no query blending", "ConsiStory без смешивания запросов"),
-    ("consistory-no-injection", "ConsiStory, no injection", "ConsiStory без внедрения признаков"),
     ("consistory-anchors-(.+)", "ConsiStory, anchors: {0}", "ConsiStory, опорных: {0}"),
+    ("consistory-clip", "ConsiStory, clipped after 1", "ConsiStory, срез после 1"),
     ("unmasked", "Unmasked attention", "Внимание без масок"),
     ("unmasked-anchors-(.+)", "Unmasked, anchors: {0}", "Без масок, опорных: {0}"),
     ("svd-top-(.+)", "SVD, top {0}", "SVD, первые {0}"),
-    ("svd-fraction-injection", "SVD 5 % + injection", "SVD 5 % + внедрение"),
     ("svd-fraction-([0-9.]+)", "SVD {0%}", "SVD {0%}"),
     ("svd-energy-(.+)", "SVD, {0%} of energy", "SVD, {0%} энергии"),
     ("svd-kv-(.+)-(.+)", "SVD, K {0%}, V {1%}", "SVD, K {0%}, V {1%}"),
@@ -83,11 +83,14 @@ WORDS = {
     "intervals": ("95 % bootstrap intervals over prompt sets, n = {0}", "95 % бутстреп-интервалы по наборам, n = {0}"),
     "incomplete": ("{0} sets left out: cells are missing", "пропущено наборов: {0} (нет ячеек)"),
     "sets": ("Prompt sets", "Наборы запросов"),
+    "no injection": ("{0}, no injection", "{0}, без внедрения признаков"),
 }
 
 
 def method_label(name: str, lang: str = "en") -> str:
-    """`svd-kv-0.01-0.05` -> `SVD, K 1 %, V 5 %`; a user's method keeps its name."""
+    """`svd-kv-0.01-0.05` -> `SVD, K 1 %, V 5 %`; a user's method keeps its name. A twin's label is its method's and more."""
+    if name.endswith(WITHOUT_INJECTION):
+        return word("no injection", lang, method_label(name.removesuffix(WITHOUT_INJECTION), lang))
     for pattern, *texts in METHODS:
         found = re.fullmatch(pattern, name)
         if found:

@@ -169,7 +169,7 @@ def read_methods(experiment: Experiment, only: list[str] | None = None) -> dict[
     own = {m.name: MethodEntry(**m.model_dump(exclude={"name"})) for m in experiment.methods if not isinstance(m, str)}
     shipped = shipped_entries()
     for name in own:
-        if name in shipped or any(entry.sweep and name in expand(family) for family, entry in shipped.items()):
+        if _is_shipped(name):
             raise InputError(f"the method name {name!r} is taken by svdstory's own. Choose another name.")
     entries = {**shipped, **own}
     asked = [method if isinstance(method, str) else method.name for method in experiment.methods]
@@ -179,6 +179,14 @@ def read_methods(experiment: Experiment, only: list[str] | None = None) -> dict[
         return methods
     with concerning("only_methods"):
         return _together([{name: methods[name]} if name in methods else expand(name, entries) for name in only])
+
+
+def _is_shipped(name: str) -> bool:
+    """Whether methods.yaml, its sweeps or its rules know a method of that name."""
+    try:
+        return bool(expand(name))
+    except InputError:
+        return False
 
 
 def _together(parts: list[dict[str, Method]]) -> dict[str, Method]:

@@ -63,7 +63,7 @@ def default_cases() -> list[tuple[str, int, int, int | None]]:
         ("sdxl", 5, 0, None),
         *[("consistory", *case) for case in consistory],
         ("consistory-no-query-blending", 5, 2, None),
-        ("svd-log", 3, 2, 1),
+        ("svd-log-no-injection", 3, 2, 1),
         ("random-reference", 5, 0, None),
     ]
 

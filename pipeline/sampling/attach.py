@@ -1,6 +1,6 @@
 """A method on a pipeline that somebody else's loop runs.
 
-    with attach(pipe, named("svd-log"), images=3):
+    with attach(pipe, named("svd-log-no-injection"), images=3):
         pipe(["a fox in snow", "a fox in rain", "a fox at a desk"])
 
 Every call of the UNet is then one step of the method. Rows are [uncond × B, cond × B], or [cond × B].

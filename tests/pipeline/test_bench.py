@@ -50,7 +50,7 @@ def test_moved_tells_a_turn_from_a_growth():
 
 
 def test_the_miniatures_drift_is_recorded_in_every_layer_that_attends_to_anchors():
-    rows = drift.bench_drift("miniature", "world-cat", "svd-fraction-0.1", 3, "cpu")
+    rows = drift.bench_drift("miniature", "world-cat", "svd-fraction-0.1-no-injection", 3, "cpu")
     assert [(row["layer"], row["of"]) for row in rows[:-1]] == [(layer, of) for layer in (2, 3, 4, 5) for of in "kv"]
     assert all(0 < row["drift, median"] < 1 for row in rows)
 
@@ -83,8 +83,8 @@ def test_the_steps_that_are_timed_do_what_their_columns_say():
 def test_a_step_is_measured_against_plain_sdxls_whatever_is_asked_for(monkeypatch):
     monkeypatch.setattr(full_size, "sdxl_unet", lambda device, dtype: reference.unet())
     monkeypatch.setattr(full_size, "conditioning", lambda images, *_: reference.conditioning(images))
-    rows = step.bench_step("cpu", ("consistory", "svd-log"), images=3, side=128)
-    assert [row["method"] for row in rows] == ["sdxl", "consistory", "svd-log"] and rows[0]["ratio"] == 1
+    rows = step.bench_step("cpu", ("consistory", "svd-log-no-injection"), images=3, side=128)
+    assert [row["method"] for row in rows] == ["sdxl", "consistory", "svd-log-no-injection"] and rows[0]["ratio"] == 1
     assert rows[1]["ratio"] == rows[1]["step s"] / rows[0]["step s"]
     assert ["injected s" in row for row in rows] == ["blended s" in row for row in rows[:2]] + [False]
     assert 0 < rows[2]["filter's share"] and "blended s" in rows[2]
