@@ -224,6 +224,11 @@ def named(name: str) -> Method:
     return next(iter(methods.values()))
 
 
+def without_injection(name: str) -> str:
+    """The name of a method's twin; of a method that does not inject its own. Raises InputError for an unknown name."""
+    return name + WITHOUT_INJECTION if named(name).feature_injection else name
+
+
 def _base_switches(name: str, entries: dict[str, MethodEntry], above: tuple[str, ...]) -> dict:
     """The switches of the entry's base. Raises InputError for a base of several methods, or one that comes round."""
     base = entries[name].base
