@@ -18,11 +18,9 @@ from safetensors.torch import save
 from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.plan import Cell, Plan
 from svdstory.jobs.study.store import Attempt, Store
-from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.decoding import NotFinite
 from svdstory.pipeline.generation import Generated, generate
-from svdstory.pipeline.models import memory
-from svdstory.pipeline.models.device import device_name
+from svdstory.pipeline.models.device import device_name, fitting
 from svdstory.pipeline.models.load import Model, load_model
 
 FATAL = ("disk full", "bad node")  # causes after which the next unit would fail too
@@ -46,17 +44,20 @@ def work(
     keys: Iterable[str],
     *,
     device: str | None = None,
+    model: Model | None = None,
     micro_batch: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[str, str, float], None] = lambda key, state, seconds: None,
 ) -> Outcome:
     """Make the units `keys` that are not finished. A unit that fails is recorded, and the next one is made.
 
+    `model`: the plan's, where it is loaded already; else it is, onto `device`, by the first unit that is missing.
+
     `stop` is asked before each unit and after each denoising step; when it says so, the unit at hand is abandoned.
     `report` is told of each unit: (key, "done" | "found" | its failure's cause, seconds). Raises InputError for a
     model that cannot be loaded here.
     """
-    outcome, attempt, model = Outcome(), Attempt.here(), None
+    outcome, attempt = Outcome(), Attempt.here()
     for key in keys:
         if stop():
             outcome.stopped = "asked to stop"
@@ -99,7 +100,7 @@ def make_unit_that_fits(
     """
     prompts, method = plan.sets[cell.set], plan.methods[cell.method]
     images = len(prompts.settings)
-    size = micro_batch or fitting(plan, method, images, model.device)
+    size = micro_batch or fitting(plan.model, method, images, plan.size, model.device)
     while True:
         try:
             return make_unit(plan, cell, store, model, attempt, size, stop)
@@ -166,14 +167,6 @@ def make_unit(
         "code": identity(),
     }
     store.publish(cell.key, files, manifest, attempt)
-
-
-def fitting(plan: Plan, method: Method, images: int, device: torch.device) -> int | None:
-    """The micro-batch that fits the card at hand; None, all at once, where it is not known to matter."""
-    if device.type != "cuda" or not memory.applies(plan.model):
-        return None
-    card_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return memory.largest_micro_batch(method, images, plan.size, card_gib) or 1
 
 
 def text_chunks(plan: Plan, cell: Cell, image: int) -> dict[str, str]:
