@@ -85,7 +85,7 @@ def write_page(page: Page) -> bytes:
             figures=figures,
             overview=preview(page.folder / "overview.png"),
             data=script(run_data(page)),
-            css=_text("page.css"),
+            css=stylesheet(),
             js=_text("page.js"),
             blocks=[_block_json(path) for path in blocks] if inline else [],
         )
@@ -220,6 +220,10 @@ def _rounded(value: float | None) -> float | None:
 
 def _text(name: str) -> str:
     return resources.files("svdstory.jobs.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def stylesheet() -> str:
+    return _text("page.css")
 
 
 @lru_cache

@@ -140,5 +140,8 @@ def fused_attention():
 @contextmanager
 def unread():
     """Banks that read nothing from the device, in the middle or at the end of a pass: meta tensors hold no numbers."""
-    with patch.object(bank.SpectralBank, "accepted", lambda self: True), patch.object(bank, "wanted_rank", lambda *_: 0):
+    with (
+        patch.object(bank.SpectralBank, "accepted", lambda self: True),
+        patch.object(bank, "wanted_rank", lambda *_: 0),
+    ):
         yield

@@ -20,12 +20,13 @@ def drawings(specimen: Specimen) -> Line:
     for name, one in drawn.items():
         own = pixels(one)
         if name != PLAIN:
-            numbers.append(Number(f"{name}: mean change from {PLAIN}, of 255", np.abs(own - plain).mean(), CHANGE))
-            numbers.append(Number(f"{name}: contrast in that of {PLAIN}", own.std() / plain.std(), *SPREAD))
+            change, contrast = float(np.abs(own - plain).mean()), float(own.std() / plain.std())
+            numbers.append(Number(f"{name}: mean change from {PLAIN}, of 255", change, CHANGE))
+            numbers.append(Number(f"{name}: contrast in that of {PLAIN}", contrast, *SPREAD))
         if name == CONSISTORY:
             share = one.made.sample.masks.double().mean().item()
             numbers.append(Number(f"{name}: share of the subject masks", share, *SUBJECT))
-        if known := known_sketches(specimen).get(name):
+        if (known := known_sketches(specimen).get(name)) is not None:
             distance = relative(sketch(one.made.sample.latents), known)
             numbers.append(Number(f"{name}: distance from the known latents", distance, most=tolerance(specimen)))
     return Line(

@@ -57,6 +57,8 @@ def spectra(specimen: Specimen, taken: list[Taken]) -> dict[str, dict[str, list[
     panels: dict[str, dict[str, list[float]]] = {"k": {}, "v": {}}
     for one in taken:
         sigma = spectrum(one.before[None].to(specimen.model.device))[0].cpu()
-        at = torch.logspace(0, torch.log10(torch.tensor(float(len(sigma)))), POINTS).round().long().clamp_max(len(sigma))
+        at = (
+            torch.logspace(0, torch.log10(torch.tensor(float(len(sigma)))), POINTS).round().long().clamp_max(len(sigma))
+        )
         panels[one.of][f"layer {one.layer}"] = sigma[at - 1].tolist()
     return panels

@@ -19,7 +19,9 @@ def formula(specimen: Specimen) -> Line:
     if specimen.place.type != "cuda":
         return counted()
     if not memory.applies(specimen.spec):
-        return Line(CLAIM, words=f"not measured here: the formula speaks of SDXL in float16, not of {specimen.spec.name}")
+        return Line(
+            CLAIM, words=f"not measured here: the formula speaks of SDXL in float16, not of {specimen.spec.name}"
+        )
     return allocated(specimen)
 
 

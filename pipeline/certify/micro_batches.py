@@ -15,7 +15,5 @@ def micro_batches(specimen: Specimen) -> Line:
         if many.micro_batch == 1:
             return Line(CLAIM, words="the card holds one image at a time: there is nothing to compare")
         change = relative(one.made.sample.latents, many.made.sample.latents)
-        numbers.append(
-            Number(f"{method}: relative difference of the final latents", change, most=specimen.rounding)
-        )
+        numbers.append(Number(f"{method}: relative difference of the final latents", change, most=specimen.rounding))
     return Line(CLAIM, numbers, "one image besides the two anchors, against both others at once")

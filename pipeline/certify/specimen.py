@@ -1,4 +1,7 @@
-"""What is certified: one model on one device, and the pictures that several checks look at, each drawn once."""
+"""What is certified: one model on one device, and the pictures that several checks look at, each drawn once.
+
+B images, T tokens, C channels.
+"""
 
 import time
 from collections.abc import Iterator

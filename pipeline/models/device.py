@@ -54,9 +54,7 @@ def missing_kernels(capability: tuple[int, int], arch_list: list[str]) -> str:
     )
 
 
-def fitting(
-    model: ModelSpec, method: Method, images: int, size: tuple[int, int], device: torch.device
-) -> int | None:
+def fitting(model: ModelSpec, method: Method, images: int, size: tuple[int, int], device: torch.device) -> int | None:
     """The micro-batch that fits the card at hand; None, all at once, where it is not known to matter."""
     if device.type != "cuda" or not memory.applies(model):
         return None
