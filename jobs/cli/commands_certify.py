@@ -22,6 +22,7 @@ def certify(
     site: SiteName = None,
     out: Annotated[Path | None, typer.Option(help="The folder. Default: results/certificate-MODEL")] = None,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:1 or cpu. Default: a GPU if there is one.")] = None,
+    steps: Annotated[int, typer.Option(min=4, help="Denoising steps. Other than 12: without the known latents.")] = 12,
     signal_seconds: Annotated[
         float | None,
         typer.Option(min=1, help="How long before its end Slurm warns a job. Default: the site's, or 120."),
@@ -42,27 +43,27 @@ def certify(
     folder = (expanded(out) if out else results_folder() / f"certificate-{Path(spec.name).name}").absolute()
     if site:
         profile = load_profile(site)
-        holds = _on_a_node(profile, spec, folder, device, signal_seconds or profile.signal_seconds)
+        holds = _on_a_node(profile, spec, folder, device, steps, signal_seconds or profile.signal_seconds)
     else:
-        holds = _here(spec, device, signal_seconds or 120.0, folder)
+        holds = _here(spec, device, steps, signal_seconds or 120.0, folder)
     typer.echo(str(folder / "certificate.html"))
     raise typer.Exit(0 if holds else 1)
 
 
-def _here(spec, device: str | None, signal_s: float, folder: Path) -> bool:
+def _here(spec, device: str | None, steps: int, signal_s: float, folder: Path) -> bool:
     from svdstory.jobs.node.certificate import certify as certified
-    from svdstory.pipeline.certify import Specimen
+    from svdstory.pipeline.certify.specimen import Specimen
+    from svdstory.pipeline.models.device import choose_device
 
-    specimen = Specimen(spec, device, signal_s)
-    specimen.place  # a GPU without kernels is refused before anything else
-    return certified(specimen, folder, say=typer.echo)["holds"]
+    choose_device(device)  # a GPU without kernels is refused before anything else
+    return certified(Specimen(spec, device, signal_s, steps), folder, say=typer.echo)["holds"]
 
 
-def _on_a_node(profile, spec, folder: Path, device: str | None, signal_s: float) -> bool:
+def _on_a_node(profile, spec, folder: Path, device: str | None, steps: int, signal_s: float) -> bool:
     from svdstory.jobs.cluster.certify_job import certify_on
 
     words = ["--model", spec.location if spec.source == "folder" else spec.name, "--out", str(folder)]
-    words += ["--signal-seconds", f"{signal_s:g}", *(["--device", device] if device else [])]
+    words += ["--steps", str(steps), "--signal-seconds", f"{signal_s:g}", *(["--device", device] if device else [])]
     with slurms_words():
         found = certify_on(profile, folder, words, say=typer.echo)
     if found is None:

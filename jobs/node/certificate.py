@@ -18,8 +18,9 @@ from svdstory.jobs.report.certificate_page import as_html
 from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.process import Process
 from svdstory.pipeline.bench.record import environment
-from svdstory.pipeline.certify import CHECKS, Check, Line, Specimen
-from svdstory.pipeline.certify.line import Number
+from svdstory.pipeline.certify.checks import CHECKS, Check
+from svdstory.pipeline.certify.line import Line, Number
+from svdstory.pipeline.certify.specimen import Specimen
 
 ALL: tuple[Check, ...] = (*CHECKS, interruption)  # as the page shows them
 

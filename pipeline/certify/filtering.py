@@ -3,7 +3,7 @@
 import torch
 
 from svdstory.pipeline.certify.line import Line, Number
-from svdstory.pipeline.certify.specimen import FILTERED, Specimen, Taken
+from svdstory.pipeline.certify.specimen import FILTERED, TRUNCATED, Specimen, Taken
 from svdstory.pipeline.certify.stock import relative
 from svdstory.pipeline.config.methods import TOLERANCE, named
 from svdstory.pipeline.spectral.exact import filter_matrices, spectrum
@@ -17,7 +17,7 @@ def filtering(specimen: Specimen) -> Line:
     Counters tell how many matrices took which path in the whole pass.
     """
     numbers, curves = [], {}
-    for name in FILTERED:
+    for name in (*FILTERED, TRUNCATED):
         drawn = specimen.draw(name)
         errors = {(one.layer, one.of): error_of(specimen, one) for one in drawn.taken}
         layer, of = max(errors, key=errors.get)
