@@ -12,6 +12,7 @@ shards: of a unit's records, the newest under one protocol and of the present im
 
 import json
 import os
+import re
 import secrets
 import threading
 import time
@@ -184,6 +185,12 @@ def shard_paths(run: Path, names: Iterable[str] | None = None) -> list[Path]:
     if names is None:
         return sorted(path for path in folder.glob("*.jsonl") if not path.name.startswith("."))
     return [folder / name for name in sorted(set(names)) if (folder / name).is_file()]
+
+
+def writer_of(name: str) -> Attempt | None:
+    """The attempt that writes the draft of a shard, RUN/scores/`name`. None for a name that is not a draft's."""
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.jsonl", name)
+    return Attempt.of(found[1]) if found else None
 
 
 def shards_of(run: Path, job: str) -> list[str]:
