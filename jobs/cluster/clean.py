@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from svdstory.jobs.queue import ledger, scheduler
+from svdstory.jobs.queue import holders, ledger, scheduler
 from svdstory.jobs.queue.ledger import Submission
 from svdstory.jobs.study.plan import is_run
 from svdstory.jobs.study.scores import writer_of
@@ -93,7 +93,7 @@ def _named(folder: Path, name: re.Pattern) -> list[Path]:
 
 def _used_and_ended(known: list[Submission]) -> tuple[list[Submission], list[Submission]]:
     """Submissions with live jobs, or of which it is not known what came of asking for them; and the others."""
-    live = {holder.submission.number for holder in ledger.live(known)}
+    live = {holder.submission.number for holder in holders.live(known)}
     used = [submission for submission in known if submission.is_open or submission.number in live]
     return used, [submission for submission in known if submission not in used]
 
