@@ -8,6 +8,7 @@ from svdstory.pipeline.certify.specimen import CONSISTORY, FILTERED, PLAIN, SEED
 from svdstory.pipeline.certify.stock import relative
 
 CHANGE = 0.5  # of 255, mean over the pixels: a method that changes less than this does nothing
+APART = 0.1  # two filters whose pictures are as good as the same: nobody looks at what they filtered
 SPREAD = (0.3, 3.0)  # a picture's standard deviation in that of plain SDXL's: flat grey and noise lie outside
 SUBJECT = (0.005, 0.98)  # share of the picture in ConsiStory's subject masks: they have found something, not all
 
@@ -29,6 +30,8 @@ def drawings(specimen: Specimen) -> Line:
         if (known := known_sketches(specimen).get(name)) is not None:
             distance = relative(sketch(one.made.sample.latents), known)
             numbers.append(Number(f"{name}: distance from the known latents", distance, most=tolerance(specimen)))
+    apart = float(np.abs(np.subtract(*(pixels(drawn[name]) for name in FILTERED))).mean())
+    numbers.append(Number(f"mean change from {FILTERED[0]} to {FILTERED[1]}, of 255", apart, APART))
     return Line(
         "ConsiStory, squared log and clip draw the set, each in its own way",
         numbers,

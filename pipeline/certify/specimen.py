@@ -22,7 +22,7 @@ from svdstory.pipeline.models.spec import ModelSpec
 from svdstory.pipeline.spectral import bank
 
 PLAIN, CONSISTORY, FILTERED = "sdxl", "consistory", ("svd-log2", "svd-clip-2")
-TRUNCATED = "svd-fraction-0.05"  # compared with the exact filter, not shown
+TRUNCATED = "svd-fraction-0.05-no-injection"  # in one pass; compared, not shown
 IMAGES = 4  # two anchors and two that see them: less would leave nothing to cut into micro-batches
 STEPS = 12  # of more than nine, ConsiStory has a step of each kind
 SEED, GUIDANCE = 0, 5.0
