@@ -1,5 +1,6 @@
 """The benchmarks at toy size: they run, count right and record what they ran on."""
 
+import copy
 import json
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 
 from svdstory.pipeline.bench import drift, full_size, peak_memory, record, spectral, step
 from svdstory.pipeline.config.methods import SpectralFilter, named
+from svdstory.pipeline.sampling.denoiser import Conditioning
 from svdstory.pipeline.sampling.families.consistory import ConsiStory
 from svdstory.pipeline.sampling.family import Pass
+from svdstory.pipeline.spectral import bank
 from svdstory.pipeline.spectral.exact import spectrum
 from tests.pipeline import reference
 
@@ -66,6 +69,21 @@ def test_followed_counts_what_is_alive_and_not_the_weights():
     assert followed.now == 20 * 1024
     del y, z
     assert followed.now == 0
+
+
+@pytest.mark.parametrize("name", ["svd-log2", "svd-clip-2"])
+def test_memory_of_filters_is_counted_where_tensors_hold_no_numbers(monkeypatch, name):
+    monkeypatch.setattr(bank, "SMALLEST", 4)
+    monkeypatch.setattr(full_size, "conditioning", lambda images, *_: conditioning_on("meta", images))
+    unet = copy.deepcopy(reference.unet()).to("meta")
+    plain, peak = (peak_memory.activations(unet, named(of), 4, 128, None) for of in ("unmasked", name))
+    assert peak >= plain > 0
+
+
+def conditioning_on(device: str, images: int) -> Conditioning:
+    made = reference.conditioning(images)
+    tensors = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in vars(made).items()}
+    return Conditioning(**tensors)
 
 
 def test_the_steps_that_are_timed_do_what_their_columns_say():

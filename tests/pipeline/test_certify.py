@@ -8,6 +8,7 @@ import torch
 from svdstory.pipeline import generation
 from svdstory.pipeline.bench.peak_memory import GIB
 from svdstory.pipeline.certify import drawings as drawings_module
+from svdstory.pipeline.certify import filtering as filtering_module
 from svdstory.pipeline.certify import formula as memory_line
 from svdstory.pipeline.certify.drawings import drawings
 from svdstory.pipeline.certify.filtering import filtering
@@ -62,7 +63,9 @@ def test_every_line_holds_on_tiny(tiny, check):
 
 
 @pytest.mark.parametrize("check", [drawings, filtering, scorers])
-def test_every_line_holds_on_the_miniature(miniature, check):
+def test_lines_hold_on_the_miniature_drawn_by_three_methods(miniature, monkeypatch, check):
+    monkeypatch.setattr(drawings_module, "FILTERED", (PLAIN, "consistory"))
+    monkeypatch.setattr(filtering_module, "FILTERED", ())
     line = check(miniature)
     assert line.verdict == "holds", failing(line)
 
@@ -114,6 +117,8 @@ def test_a_sketch_tells_small_changes_about_as_large_as_they_are():
 )
 def test_a_filter_that_is_wrong_shows_against_the_exact_one(anew, monkeypatch, part, fault, method):
     monkeypatch.setattr(fast, part, fault(getattr(fast, part)))
+    monkeypatch.setattr(filtering_module, "FILTERED", (method,))
+    monkeypatch.setattr(filtering_module, "TRUNCATED", method)
     assert any(what.startswith(f"{method}: largest relative error") for what in failing(filtering(anew)))
 
 
