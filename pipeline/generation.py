@@ -15,6 +15,7 @@ from svdstory.pipeline.config.strict import InputError, choices, whole_number
 from svdstory.pipeline.config.tokens import Tokenizer, subject_positions
 from svdstory.pipeline.decoding import NotFinite, decode
 from svdstory.pipeline.models.load import Model
+from svdstory.pipeline.own_function import draw
 from svdstory.pipeline.sampling.denoiser import Conditioning
 from svdstory.pipeline.sampling.families.oneprompt import reweighted_set
 from svdstory.pipeline.sampling.noise import initial_latents
@@ -31,11 +32,15 @@ SCHEDULERS = {
 
 @dataclass(frozen=True)
 class Generated:
-    """The set's images (PIL, RGB), what the sampler found on the way, and what was out of the ordinary."""
+    """The set's images (PIL, RGB), what the sampler found on the way, and what was out of the ordinary.
+
+    A function of the user's has no sample; masks are its own, (B, h, w) uint8, where it returns some.
+    """
 
     images: list[Image.Image]
-    sample: Sample
+    sample: Sample | None
     counters: dict[str, int]
+    masks: torch.Tensor | None = None
 
 
 def generate(
@@ -62,11 +67,20 @@ def generate(
     pipe = model.pipe
     width, height = size or model.spec.size
     shape = latent_shape(pipe, width, height)
+    own_scheduler = make_scheduler(scheduler, pipe.scheduler)
+    if method.pictures:
+        raise InputError("this method's pictures were made elsewhere: there is nothing to draw.")
+    if method.function:
+        setting = dict(seed=seed, steps=steps, guidance=guidance, size=(width, height), scheduler=scheduler)
+        images, masks = draw(
+            method.function, model, prompts, made_scheduler=own_scheduler, on_step=sampling.get("on_step"), **setting
+        )
+        return Generated(images, None, {"model_spoiled": 1} if model.spoiled else {}, masks)
     conditioning = encode(model, prompts, (width, height), method.oneprompt)
     latents = initial_latents(seed, len(conditioning), shape, method.same_latent)
     done = sample(
         pipe.unet,
-        make_scheduler(scheduler, pipe.scheduler),
+        own_scheduler,
         conditioning,
         method,
         seed=seed,

@@ -58,7 +58,8 @@ def lacking(
     standing, wanted = read_standing(run), scorers if site.scorers_on != "reduce" else ()
     complete = {key for key in finished if not standing.lacking(key, wanted)}
     queued = holders.to_come(live, failures, earlier) & set(units) - complete
-    keys = [key for key in units if key not in complete and key not in queued]
+    lost = plan.brought - finished  # pictures made elsewhere that are not there: no task could make them
+    keys = [key for key in units if key not in complete and key not in queued and key not in lost]
     keys.sort(key=failures.__contains__)  # what has failed before comes last: it must not keep others waiting
     keys = keys if cause is None else failed_so(keys, store, standing, cause)
     chosen = None if only is None else set(only)

@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import save
 
 from svdstory.jobs.study.code import identity
+from svdstory.jobs.study.elsewhere import MISSING
 from svdstory.jobs.study.plan import Cell, Plan
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.pipeline.decoding import NotFinite
@@ -66,7 +67,13 @@ def work(
             outcome.found.append(key)
             report(key, "found", 0.0)
             continue
-        model = model or load_model(plan.model, device)
+        if key in plan.brought:  # recorded when it was looked for (study/elsewhere.py)
+            outcome.failed[key] = MISSING
+            report(key, MISSING, 0.0)
+            continue
+        if model is None or model.spoiled:
+            model = None  # the old one's memory, before the new one's
+            model = load_model(plan.model, device)
         began = time.time()
         try:
             make_unit_that_fits(plan, plan.units[key], store, model, attempt, micro_batch, stop)
@@ -106,7 +113,7 @@ def make_unit_that_fits(
             return make_unit(plan, cell, store, model, attempt, size, stop)
         except Exception as error:
             size = min(size or images, images) // 2
-            if size < 1 or cause_of(error) != "out of memory":
+            if size < 1 or cause_of(error) != "out of memory" or method.function:
                 raise
             print(f"{cell.key}: out of memory; again with {size} images at once", flush=True)
         if torch.cuda.is_available():  # after the handler: the error's traceback held the tensors
@@ -144,7 +151,9 @@ def make_unit(
         micro_batch=micro_batch,
     )
     files = {f"{i}.png": png(image, text_chunks(plan, cell, i)) for i, image in enumerate(made.images)}
-    files["tensors.safetensors"] = tensors(made, model)
+    masks = masks_of(made)
+    if masks is not None:
+        files["tensors.safetensors"] = save({"masks": masks})
     manifest = {
         "set": {"name": cell.set, **prompts.content()},
         "prompts": prompts.prompts,
@@ -198,11 +207,12 @@ def png(image: Image.Image, chunks: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def tensors(made: Generated, model: Model) -> bytes:
-    """masks: (B, H/2, W/2) uint8, the subject masks that the sampler ended with."""
+def masks_of(made: Generated) -> torch.Tensor | None:
+    """(B, h, w) uint8: the subject masks that the sampler ended with, at half the latents' size; a function's own."""
+    if made.sample is None:
+        return made.masks
     rows, columns = (side // 2 for side in made.sample.latents.shape[-2:])
-    masks = made.sample.masks.unflatten(1, (rows, columns)).to("cpu", torch.uint8)
-    return save({"masks": masks.contiguous()})
+    return made.sample.masks.unflatten(1, (rows, columns)).to("cpu", torch.uint8).contiguous()
 
 
 def free_memory() -> None:

@@ -3,6 +3,7 @@
 import re
 
 from svdstory.jobs.report.escaping import drawn
+from svdstory.pipeline.config.brought import ELSEWHERE
 from svdstory.pipeline.config.methods import WITHOUT_INJECTION
 from svdstory.pipeline.config.prompt_sets import PromptSet
 
@@ -84,11 +85,14 @@ WORDS = {
     "incomplete": ("{0} sets left out: cells are missing", "пропущено наборов: {0} (нет ячеек)"),
     "sets": ("Prompt sets", "Наборы запросов"),
     "no injection": ("{0}, no injection", "{0}, без внедрения признаков"),
+    "elsewhere": ("made elsewhere", "сделано не здесь"),
 }
 
 
 def method_label(name: str, lang: str = "en") -> str:
     """`svd-kv-0.01-0.05` -> `SVD, K 1 %, V 5 %`; a user's method keeps its name. A twin's label is its method's and more."""
+    if name.endswith(ELSEWHERE):
+        return f"{drawn(name.removesuffix(ELSEWHERE))} ({word('elsewhere', lang)})"
     if name.endswith(WITHOUT_INJECTION):
         return word("no injection", lang, method_label(name.removesuffix(WITHOUT_INJECTION), lang))
     for pattern, *texts in METHODS:

@@ -3,6 +3,7 @@
 import re
 from itertools import combinations
 
+from svdstory.jobs.study.elsewhere import notes_of
 from svdstory.jobs.study.plan import Plan
 from svdstory.pipeline.config.methods import BLENDING_FROM, Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
@@ -24,7 +25,7 @@ def notes(plan: Plan) -> list[str]:
     for name, prompts in plan.sets.items():
         for line in [*filter(None, [prompts.note]), *foreign_syntax(prompts), *outside_the_world(plan, prompts)]:
             by_line.setdefault(line, []).append(name)
-    return [f"{_some(names)}: {line}" for line, names in by_line.items()] + method_notes(plan)
+    return [f"{_some(names)}: {line}" for line, names in by_line.items()] + method_notes(plan) + [*notes_of(plan)]
 
 
 def _some(names: list[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from svdstory.jobs.study.elsewhere import source_key, sources
 from svdstory.jobs.study.experiment import Experiment, own_switches, read_methods, read_prompt_sets
 from svdstory.jobs.study.process import Process
 from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
@@ -69,6 +70,11 @@ class Plan(Strict):
             units.setdefault(cell.key, cell)
         return units
 
+    @cached_property
+    def brought(self) -> frozenset[str]:
+        """Keys of the units of pictures made elsewhere: they come in before anything is queued, or not at all."""
+        return frozenset(key for key, cell in self.units.items() if self.methods[cell.method].pictures)
+
     def only(self, keys: Iterable[str]) -> "Plan":
         """The part of the plan that makes these units, in their order: what a task needs to know."""
         cells = tuple(self.units[key] for key in keys)
@@ -78,8 +84,9 @@ class Plan(Strict):
         return Plan(**{**rest, "cells": cells, "sets": sets, "methods": methods})
 
     def hash(self) -> str:
+        """12 hex digits; without what makes no cell another: notes, and where pictures made elsewhere lie."""
         unset = {key: True for key in ("font", "file") if not getattr(self, key)}
-        apart = {"sets": {"__all__": {"note"}}, **unset}  # no cell is another for these
+        apart = {"sets": {"__all__": {"note"}}, "methods": {"__all__": {"pictures": {"folder"}}}, **unset}
         return digest(self.model_dump(mode="json", exclude=apart))[:12]
 
 
@@ -96,7 +103,7 @@ def make_plan(
 
     Raises InputError that lists everything that is wrong: prompts, methods, sizes, missing weights.
     """
-    sets, methods = read_prompt_sets(experiment, near, sets), read_methods(experiment, methods)
+    sets, methods = read_prompt_sets(experiment, near, sets), read_methods(experiment, near, methods)
     with concerning("model"):
         model = resolve_model(experiment.model, dtype)
     setting = {
@@ -107,14 +114,15 @@ def make_plan(
     }
     check_setting(setting, model)
     check_sets(sets, methods, model)
-    check_methods(sets, methods, setting["steps"], own_switches(experiment))
+    check_methods(sets, methods, setting["steps"], own_switches(experiment, near))
     exact = experiment.exact_filter
-    cells = [
-        Cell(set=s, method=m, seed=seed, key=unit_key(sets[s], methods[m], seed, model, setting, exact))
-        for s in sets
-        for m in methods
-        for seed in experiment.seeds or sets[s].seeds
-    ]
+    seeds = {s: experiment.seeds or sets[s].seeds for s in sets}
+    brought = picture_keys(sets, methods, seeds)
+
+    def key(s: str, m: str, seed: int) -> str:
+        return brought.get((s, m, seed)) or unit_key(sets[s], methods[m], seed, model, setting, exact)
+
+    cells = [Cell(set=s, method=m, seed=seed, key=key(s, m, seed)) for s in sets for m in methods for seed in seeds[s]]
     return Plan(
         schema_version=SCHEMA,
         experiment=name,
@@ -156,6 +164,13 @@ def unit_key(prompts: PromptSet, method: Method, seed: int, model: ModelSpec, se
             "size": list(setting["size"]),
         }
     )[:KEY_DIGITS]
+
+
+def picture_keys(sets: dict[str, PromptSet], methods: dict[str, Method], seeds: dict[str, tuple]) -> dict[tuple, str]:
+    """(set, method, seed) -> the key of a unit of pictures made elsewhere: what they hold. Reads each of them."""
+    with concerning("methods"):
+        found = sources({name: m.pictures for name, m in methods.items() if m.pictures}, sets, seeds)
+    return {at: source_key(files, sets[at[0]], at[2], SCHEMA)[:KEY_DIGITS] for at, files in found.items()}
 
 
 def check_setting(setting: dict, model: ModelSpec) -> None:

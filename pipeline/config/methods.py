@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from svdstory.pipeline.config.brought import OwnFunction, OwnPictures
 from svdstory.pipeline.config.documents import read_yaml
 from svdstory.pipeline.config.families import OnePrompt, StoryDiffusion, StyleAligned
 from svdstory.pipeline.config.spectral_filter import SpectralFilter
@@ -49,6 +50,19 @@ class Method(Strict):
     storydiffusion: StoryDiffusion | None = None
     style_aligned: StyleAligned | None = None
     oneprompt: OnePrompt | None = None
+    function: OwnFunction | None = None
+    pictures: OwnPictures | None = None
+
+    @model_validator(mode="after")
+    def _stands_alone(self):
+        given = self.model_dump(exclude_defaults=True)
+        if len(given) > 1 and (self.function or self.pictures):
+            others = [name for name in given if name not in ("function", "pictures")] or list(given)
+            raise ValueError(
+                f"{' and '.join(others)} would do nothing: a method of your own draws by itself. What its function "
+                "reads goes into `set`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _possible(self):
@@ -140,7 +154,10 @@ class Method(Strict):
 
     def switches(self) -> dict:
         """What changes pixels, without what is off: stable when a new switch is added."""
-        return self.model_dump(exclude_defaults=True)
+        switches = self.model_dump(exclude_defaults=True)
+        if self.function:
+            return {"function": self.function.content()}
+        return {"pictures": "made elsewhere"} if self.pictures else switches
 
 
 def check_images(method: Method, images: int) -> None:
@@ -237,7 +254,7 @@ def _base_switches(name: str, entries: dict[str, MethodEntry], above: tuple[str,
     methods = expand(base, entries, (*above, name))
     if len(methods) > 1:
         raise InputError(f"base {base!r} stands for {len(methods)} methods: choose one of {', '.join(methods)}.")
-    return _copy(next(iter(methods.values())).switches())
+    return _copy(next(iter(methods.values())).model_dump(exclude_defaults=True))
 
 
 def _copy(switches: dict) -> dict:

@@ -122,6 +122,8 @@ def refuse_what_needs_more(method: Method, subject_tokens: Tensor | None) -> Non
         "feature_injection": (method.feature_injection, "draws the set twice"),
         "oneprompt": (method.oneprompt, "writes the prompts itself"),
         "same_latent": (method.same_latent, "makes the noise itself"),
+        "function": (method.function, "runs a loop of its own"),
+        "pictures": (method.pictures, "are made elsewhere"),
     }
     for switch, (on, why) in reasons.items():
         if on:
