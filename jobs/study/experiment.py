@@ -195,7 +195,7 @@ def own_switches(experiment: Experiment, near: Path = Path()) -> dict[str, set[s
     return {name: {*entry.set, *entry.sweep} for base, entry in own.items() for name in expand(base, entries)}
 
 
-def read_methods(experiment: Experiment, near: Path, only: list[str] | None = None) -> dict[str, Method]:
+def read_methods(experiment: Experiment, near: Path = Path(), only: list[str] | None = None) -> dict[str, Method]:
     """The experiment's methods by name, sweeps expanded; `only` these, which may also be others of methods.yaml.
 
     Paths of the user's own are taken relative to `near`. Pictures made elsewhere say so in their method's name. Raises
