@@ -4,7 +4,6 @@ import random
 
 import pytest
 import torch
-from PIL import Image
 
 from svdstory.pipeline.config.methods import Method, named
 from svdstory.pipeline.config.own_code import read_function
