@@ -61,6 +61,7 @@ class Study:
     plan: Plan
     places: tuple[Place, ...]
     measured: Measured
+    published: str = ""  # the paper's table that is to stand beside it (published.py)
 
     @cached_property
     def by_set(self) -> dict[str, list[Place]]:
@@ -129,7 +130,8 @@ class Study:
         cells = tuple(cell for cell in self.plan.cells if cell.set in sets)
         plan = Plan(**{**fields, "sets": sets, "cells": cells})
         measured = replace(self.measured, cells=[m for m in self.measured.cells if m.set in sets])
-        return Study(self.run, plan, tuple(p for p in self.places if p.cell.set in sets), measured)
+        places = tuple(p for p in self.places if p.cell.set in sets)
+        return Study(self.run, plan, places, measured, self.published)
 
     def damaged(self, damage: dict[str, str]) -> "Study":
         """With the units of `damage` (key -> cause) as holes, without numbers."""
@@ -141,7 +143,7 @@ class Study:
             replace(m, value=None, cause=holes[m.set, m.method, m.seed]) if (m.set, m.method, m.seed) in holes else m
             for m in self.measured.cells
         ]
-        return Study(self.run, self.plan, places, replace(self.measured, cells=cells))
+        return Study(self.run, self.plan, places, replace(self.measured, cells=cells), self.published)
 
 
 def is_random(protocol: dict) -> bool:

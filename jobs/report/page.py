@@ -19,8 +19,9 @@ from svdstory.jobs.report.escaping import script
 from svdstory.jobs.report.findings import Findings, better
 from svdstory.jobs.report.labels import lead, meaning, method_label, metric_label
 from svdstory.jobs.report.opening import opening_view
+from svdstory.jobs.report.published import differences, published
 from svdstory.jobs.report.sentences import caveat, sentences
-from svdstory.jobs.report.tables.table_files import answer_rows, groups_of, left_out
+from svdstory.jobs.report.tables.table_files import answer_rows, beside_rows, groups_of, left_out
 from svdstory.jobs.report.thumbnails import PAGE_SIDE, Pack, as_uri, webp
 from svdstory.jobs.report.verdicts import verdicts
 from svdstory.jobs.study.experiment import shipped_experiments
@@ -82,6 +83,7 @@ def write_page(page: Page) -> bytes:
             meanings={metric_label(m): meaning(m) for m in page.findings.axes.values()},
             left_out=left_out(page.study, list(page.findings.axes.values())),
             answers=answer_rows(page.findings.answers, page.study),
+            published=published_view(page),
             figures=figures,
             overview=preview(page.folder / "overview.png"),
             data=script(run_data(page)),
@@ -91,6 +93,14 @@ def write_page(page: Page) -> bytes:
         )
         .encode()
     )
+
+
+def published_view(page: Page) -> dict | None:
+    """A paper's table beside the run's numbers, where one was asked for."""
+    if not page.study.published:
+        return None
+    table, rows = published(page.study.published), beside_rows(page.study, page.findings)
+    return {"table": table, "rows": rows, "differences": differences(table, page.study)}
 
 
 def tally(study: Study) -> str:
