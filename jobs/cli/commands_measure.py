@@ -73,6 +73,34 @@ def step(
 
 
 @bench.command()
+def field(
+    model: str = "miniature",
+    prompts: Annotated[str, typer.Option("--set", help="A prompt set.")] = "world-cat",
+    methods: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
+    steps: Annotated[int, typer.Option(min=2)] = 50,
+    device: Device = None,
+    out: Folder = RESULTS,
+):
+    """What each paper's method costs beside ConsiStory: rows through the UNet, counted, and seconds, of one set.
+
+    Example: svdstory bench field --model sdxl --set corgi-puppy --device cuda
+    """
+    from svdstory.pipeline.bench.field_cost import METHODS, REPEATS, bench_field
+    from svdstory.pipeline.bench.record import bench_device, save
+
+    chosen = bench_device(device)
+    rows = bench_field(model, prompts, steps, chosen, tuple(methods.split(",")) if methods else METHODS)
+    save(
+        "field",
+        rows,
+        chosen,
+        out,
+        f"{model}, {prompts}, {steps} steps, guidance 3: a whole set, decoded. A row is one image's one half of guidance "
+        f"in one UNet call. Seconds are the least of {REPEATS}; on a CPU, processor time of one thread.",
+    )
+
+
+@bench.command()
 def memory(device: Device = None, out: Folder = RESULTS, size: Annotated[int, typer.Option()] = 1024):
     """Peak memory of a set against images, anchors and micro-batch; without a GPU counted on the meta device.
 
