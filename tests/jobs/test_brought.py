@@ -252,6 +252,30 @@ def test_a_bad_function_ends_the_command_with_status_2_and_leaves_no_run(folder,
     assert "mine.py, line 2: draw(model) cannot be called as it will be" in capsys.readouterr().err
 
 
+def test_the_five_minute_walk_of_the_rooms_page_is_literally_so(tmp_path, monkeypatch):
+    import re
+    import runpy
+    from pathlib import Path
+
+    from svdstory.jobs.node.worker import work
+
+    page = (Path(__file__).parents[2] / "jobs" / "study" / "README.md").read_text(encoding="utf-8")
+    mine, tool = re.findall(r"```python\n(.*?)```", page, re.S)
+    study = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.S)[1])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_method.py").write_text(mine)
+    (tmp_path / "another_tool.py").write_text(tool.replace("num_inference_steps=8", "num_inference_steps=1"))
+    runpy.run_path("another_tool.py")
+    plan = make_plan("mine", parse(Experiment, {**study, "steps": 2}, "mine.yaml"), tmp_path)
+    assert list(plan.methods)[-3:] == ["mine-0.5", "mine-0.9", "other-tool (made elsewhere)"]
+    store = brought(tmp_path, plan)
+    assert store.finished(plan.units) == plan.brought
+    own = [
+        key for key, cell in plan.units.items() if (cell.set, cell.seed, cell.method) == ("world-cat", 0, "mine-0.5")
+    ]
+    assert work(plan, store, own, device="cpu").made == own
+
+
 def test_a_png_made_elsewhere_keeps_no_text_of_its_own(folder):
     from PIL import PngImagePlugin
 
