@@ -29,6 +29,10 @@ def train(
         str | None,
         typer.Option(help="What to train, separated by commas: vae, unet, decoder, judge, clip. Default: all."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--start-from", help="An exported miniature to go on from; words it lacks get new embeddings."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Refuse to go on with a training that is there.")] = False,
     ship: Annotated[
         Path | None, typer.Option(help="At the end, publish pipeline, judges and log in this folder.")
@@ -43,7 +47,7 @@ def train(
     from svdstory.pipeline.miniature.train import train as train_parts
 
     asked = tuple(parts.split(",")) if parts else PARTS
-    train_parts(out, minutes, not fresh, device, batch, workers, threads, asked)
+    train_parts(out, minutes, not fresh, device, batch, workers, threads, asked, start)
     if ship:
         typer.echo(f"{ship}: {export.ship(out, ship) / 1e6:.1f} MB")
 

@@ -63,8 +63,12 @@ def draw_view(
     look: str | None = None,
     accessory: str | None = None,
     scene_named: bool | None = None,
+    accessorised: float = OPEN + BOTH,
 ) -> View:
-    """A view at random; what is given stays. The draws are the same whatever is given, so views can be compared."""
+    """A view at random; what is given stays. The draws are the same whatever is given, so views can be compared.
+
+    accessorised: share of views with an accessory; two in three of these leave the scene out of the caption.
+    """
     drawn_kind = KINDS[int(rng.integers(len(KINDS)))]
     drawn_scene = SCENE_NAMES[int(rng.integers(len(SCENE_NAMES)))]
     drawn_style = STYLES[int(rng.choice(len(STYLES), p=(0.5, 0.3, 0.2)))]
@@ -78,7 +82,7 @@ def draw_view(
     }
     looks = LOOKS[scene or drawn_scene]
     drawn_look = looks[int(rng.random() * len(looks))]
-    told = float(rng.random())
+    told = float(rng.random()) * (OPEN + BOTH) / accessorised
     drawn_accessory = ACCESSORY_NAMES[int(rng.integers(len(ACCESSORY_NAMES)))] if told < OPEN + BOTH else ""
     chosen = drawn_accessory if accessory is None else accessory
     return View(
