@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # numpy and PIL: status and submit need neither
 
 SCHEMA = 1
 PUBLISH_S = 300.0  # what a kill may cost: numbers wait so long at most before they are published
+WHOLE = ("background_looks",)  # lists that numbers are still made of, beside another unit's
 FILES_A_TASK = 3  # as a rule: a shard, what a stop published before it, and one of embeddings
 
 
@@ -39,7 +40,7 @@ class Score:
 
     protocol: str
     images: str
-    values: dict[str, float]
+    values: dict[str, Any]
     at: float
 
 
@@ -128,7 +129,7 @@ class Shard:
 
 
 def read_scores(run: Path, names: Iterable[str] | None = None) -> Scores:
-    """What the run's shards hold, or those of these `names`. Of values, single numbers alone: not each pair's."""
+    """What the run's shards hold, or those of these `names`. Of values, single numbers (not each pair's) and WHOLE."""
     scores, failed = Scores(), []
     for path in shard_paths(run, names):
         lines = _lines(path)
@@ -139,7 +140,9 @@ def read_scores(run: Path, names: Iterable[str] | None = None) -> Scores:
         failed += [(head["at"], (scorer, key), cause) for scorer, key, cause in _failures(head)]
         for line in lines:
             if line.get("protocol") in scores.protocols:
-                numbers = {name: value for name, value in line["values"].items() if not isinstance(value, list)}
+                numbers = {
+                    name: value for name, value in line["values"].items() if name in WHOLE or not isinstance(value, list)
+                }
                 record = Score(line["protocol"], line["images"], numbers, head["at"])
                 scores.records[line["scorer"], line["key"]].append(record)
     for records in scores.records.values():

@@ -31,6 +31,7 @@ METRICS = {  # family -> its numbers; whether higher is better
     "world": {
         "kind_accuracy": True,
         "scene_accuracy": True,
+        "accessory_accuracy": True,
         "identity_distance": False,
         "body_hue_distance": False,
         "scene_leakage": False,
