@@ -20,7 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from svdstory.jobs.study.store import Attempt
 from svdstory.pipeline.config.strict import canonical, digest
@@ -141,7 +141,9 @@ def read_scores(run: Path, names: Iterable[str] | None = None) -> Scores:
         for line in lines:
             if line.get("protocol") in scores.protocols:
                 numbers = {
-                    name: value for name, value in line["values"].items() if name in WHOLE or not isinstance(value, list)
+                    name: value
+                    for name, value in line["values"].items()
+                    if name in WHOLE or not isinstance(value, list)
                 }
                 record = Score(line["protocol"], line["images"], numbers, head["at"])
                 scores.records[line["scorer"], line["key"]].append(record)

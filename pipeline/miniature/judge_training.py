@@ -28,7 +28,7 @@ PEAK = 2e-3
 BATCH = 32
 POOL = 64  # batches kept, each seen again with other mixtures and flaws
 FRESH = 4  # one step in FRESH brings a new batch
-MIXED = 0.5  # share of pictures that show a piece of another one's scene
+MIXED = 0.7  # share of pictures that show a piece of another one's scene
 SAVE_EVERY = 60.0
 
 
@@ -69,23 +69,41 @@ def truth_of(pictures: list[Picture]) -> Truth:
 
 
 def mix_scenes(images: torch.Tensor, truth: Truth, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Let a box of each mixed picture's background show the next picture's.
+    """Let a box, or all that is beyond a line, of each mixed picture's background show the next picture's.
 
     Returns images (B, 3, S, S) and the share of each look in each patch, (B, looks, P, P). Subjects and what they wear
     stay whole.
     """
-    count, size = len(images), images.shape[-1]
-    corners = torch.rand(2, 2, count, generator=generator).sort(dim=0).values * size
-    along = torch.arange(size)
-    inside = (along >= corners[0, :, :, None]) & (along < corners[1, :, :, None])  # (2, B, S)
-    taken = inside[0][:, :, None] & inside[1][:, None, :]
-    taken &= (torch.rand(count, generator=generator) < MIXED)[:, None, None]
+    taken = torch.where(
+        (torch.rand(len(images), generator=generator) < 0.5)[:, None, None],
+        _boxes(len(images), images.shape[-1], generator),
+        _sides(len(images), images.shape[-1], generator),
+    )
+    taken &= (torch.rand(len(images), generator=generator) < MIXED)[:, None, None]
     covered = truth.mask + truth.accessory_mask
     taken &= (covered + covered.roll(1, dims=0)) == 0
     mixed = torch.where(taken[:, None], images.roll(1, dims=0), images)
     own = F.one_hot(truth.look, len(SCENE_LOOKS)).float()[:, :, None, None]
-    share = F.avg_pool2d(taken[:, None].float(), size // PATCHES)  # (B, 1, P, P)
+    share = F.avg_pool2d(taken[:, None].float(), images.shape[-1] // PATCHES)  # (B, 1, P, P)
     return mixed, own * (1 - share) + own.roll(1, dims=0) * share
+
+
+def _boxes(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """Random boxes, bool (count, size, size)."""
+    corners = torch.rand(2, 2, count, generator=generator).sort(dim=0).values * size
+    along = torch.arange(size)
+    inside = (along >= corners[0, :, :, None]) & (along < corners[1, :, :, None])  # (2, count, size)
+    return inside[0][:, :, None] & inside[1][:, None, :]
+
+
+def _sides(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """All beyond a line in a random direction, bool (count, size, size): small shares more often than large ones."""
+    turn = 2 * torch.pi * torch.rand(count, 1, 1, generator=generator)
+    along = torch.linspace(-0.5, 0.5, size)
+    across = along[None, None, :] * turn.cos() + along[None, :, None] * turn.sin()
+    share = torch.rand(count, generator=generator).square()
+    edges = torch.stack([torch.quantile(one.flatten(), part) for one, part in zip(across, share)])
+    return across < edges[:, None, None]
 
 
 @torch.no_grad()
