@@ -72,3 +72,26 @@ def evaluate(
     bench_device(None, threads)
     for name, value in evaluation.evaluate(weights or WEIGHTS, count, steps, out).items():
         typer.echo(f"{name:28} {value:.3f}")
+
+
+@miniature.command()
+def calibrate(
+    weights: Annotated[
+        Path | None, typer.Argument(help="An exported miniature with its judges. Default: the shipped one.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, help="Pictures of each source.")] = 240,
+    out: Annotated[Path | None, typer.Option(help="Folder for calibration.json and calibration.md.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+) -> None:
+    """Paste known shares of other backgrounds into pictures, and tell what leakage reads; exit 1 beyond its bounds.
+
+    Example: svdstory miniature calibrate --out results/reference/world
+    """
+    from svdstory.pipeline.bench.record import bench_device
+    from svdstory.pipeline.miniature import WEIGHTS, calibration
+
+    bench_device(None, threads)
+    rows = calibration.calibrate(weights or WEIGHTS, count, out)
+    typer.echo(calibration.table(rows, count), nl=False)
+    if not all(row["right"] for row in rows):
+        raise typer.Exit(1)
