@@ -2,7 +2,7 @@
 
 Kind, accessory, the scene and its look, body and accent hue, pattern, shape, the subject's mask and its accessory's;
 and the look of every patch of background by itself, so that what shows in a part of another picture is seen where it
-is. Trained in judge_training.py. Symbols: B pictures, S = 64 pixels, P = 8 patches a side.
+is. Trained in judge_training.py. Symbols: B pictures, S = 64 pixels, P = 16 patches a side.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Judge(nn.Module):
         self.to_fine = nn.Conv2d(second, first, 1)
         self.mask = nn.Sequential(_Residual(first), nn.Conv2d(first, 4, 3, padding=1), nn.PixelShuffle(2))
         self.accessory_mask = nn.Sequential(_Residual(first), nn.Conv2d(first, 4, 3, padding=1), nn.PixelShuffle(2))
-        self.patch_look = nn.Sequential(nn.Conv2d(third, third, 1), nn.SiLU(), nn.Conv2d(third, len(SCENE_LOOKS), 1))
+        self.patch_look = nn.Sequential(_Residual(second), nn.SiLU(), nn.Conv2d(second, len(SCENE_LOOKS), 1))
         self.look = nn.Linear(third, len(SCENE_LOOKS))
         self.accessory = nn.Sequential(nn.Linear(first + second + 2 * third, 64), nn.SiLU(), nn.Linear(64, len(WORN)))
         subject = first + second + third + MOMENTS
@@ -94,7 +94,7 @@ class Judge(nn.Module):
             kind,
             self.accessory(worn),
             self.look(whole),
-            self.patch_look(coarse),
+            self.patch_look(up),
             body,
             accent,
             pattern,

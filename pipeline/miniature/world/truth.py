@@ -16,7 +16,7 @@ from svdstory.pipeline.miniature.world.identity import PATTERNS
 from svdstory.pipeline.miniature.world.render import Picture
 from svdstory.pipeline.miniature.world.views import ACCESSORY_NAMES, KINDS, SCENE_LOOKS, SCENE_NAMES
 
-PATCHES = 8
+PATCHES = 16  # a side: small enough that most show one background alone
 WORN = ("", *ACCESSORY_NAMES)  # what a subject may have on: nothing first
 SUBJECT_SHARE = 0.07  # of the picture: half of what the world's smallest subject covers
 
