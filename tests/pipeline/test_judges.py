@@ -12,7 +12,7 @@ from svdstory.pipeline.miniature.judge_training import judge_errors, judge_loss,
 from svdstory.pipeline.miniature.judges import Judge, load_judge, read_pictures, save_judge
 from svdstory.pipeline.miniature.stream import bare_scene, picture, pixels
 from svdstory.pipeline.miniature.world import SCENE_LOOKS
-from svdstory.pipeline.miniature.world.truth import true_reading
+from svdstory.pipeline.miniature.world.truth import PATCHES, true_reading
 
 
 def held_out(count):
@@ -34,11 +34,11 @@ def test_mixed_pictures_show_the_next_ones_look_where_the_targets_say_and_keep_t
     pictures = held_out(8)
     images, truth = pixels(pictures), truth_of(pictures)
     mixed, looks = mix_scenes(images, truth, torch.Generator().manual_seed(3))
-    assert torch.allclose(looks.sum(dim=1), torch.ones(8, 8, 8))
+    assert torch.allclose(looks.sum(dim=1), torch.ones(8, PATCHES, PATCHES))
     subject = (truth.mask + truth.accessory_mask)[:, None].bool().expand_as(images)
     assert torch.equal(mixed[subject], images[subject])
     changed = (mixed != images).any(dim=1)
-    other = torch.nn.functional.avg_pool2d(changed[:, None].float(), 8)[:, 0]
+    other = torch.nn.functional.avg_pool2d(changed[:, None].float(), 64 // PATCHES)[:, 0]
     own = looks[torch.arange(8), truth.look]
     apart = truth.look != truth.look.roll(1)
     assert changed.any() and (other[apart] <= 1 - own[apart] + 1e-6).all()
@@ -50,7 +50,11 @@ def test_the_judge_learns_a_handful_of_renders_in_a_few_steps():
         judge = Judge()
     pictures = held_out(4)
     images, truth = pixels(pictures), truth_of(pictures)
-    patches = torch.nn.functional.one_hot(truth.look, len(SCENE_LOOKS)).float()[:, :, None, None].expand(-1, -1, 8, 8)
+    patches = (
+        torch.nn.functional.one_hot(truth.look, len(SCENE_LOOKS))
+        .float()[:, :, None, None]
+        .expand(-1, -1, PATCHES, PATCHES)
+    )
     optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3)
     losses = []
     for _ in range(12):
@@ -124,7 +128,7 @@ def test_of_a_picture_without_a_subject_the_judge_is_asked_its_scene_and_its_emp
     truth = truth_of(pictures)
     found = Judge()(pixels(pictures))
     patch_look = torch.nn.functional.one_hot(truth.look, len(SCENE_LOOKS)).float()[:, :, None, None]
-    patch_look = patch_look.expand(-1, -1, 8, 8)
+    patch_look = patch_look.expand(-1, -1, PATCHES, PATCHES)
     loss = judge_loss(found, truth, patch_look)
     moved = replace(
         found,

@@ -21,10 +21,9 @@ SCENES = ["desert", "snow", "meadow", "sea"]
 
 def set_of(identities, scenes=SCENES, seed=0, look=None):
     """One bus a scene, drawn with these identities."""
+    given = {"kind": "bus", "accessory": "", "look": look}
     return [
-        render(
-            draw_view(np.random.default_rng((seed, number)), kind="bus", identity=identity, scene=scene, accessory="")
-        )
+        render(draw_view(np.random.default_rng((seed, number)), identity=identity, scene=scene, **given))
         for number, (identity, scene) in enumerate(zip(identities, scenes))
     ]
 
@@ -79,10 +78,11 @@ def test_leakage_is_the_share_of_background_that_shows_another_scene_of_the_set(
     readings = readings_of(SAME)
     assert leakage.background_leakage(readings, SCENES) == 0.0
     patches = readings[0].patch_look.copy()
-    patches[:4] = looks_of("sea")[:4]  # its upper half shows the sea
+    upper = truth.PATCHES // 2
+    patches[:upper] = looks_of("sea")[:upper]
     weight = leakage.background_weight(readings[0])
     leaked = leakage.background_leakage([replace(readings[0], patch_look=patches), *readings[1:]], SCENES)
-    assert leaked == pytest.approx(weight[:4].sum() / weight.sum() / 4)
+    assert leaked == pytest.approx(weight[:upper].sum() / weight.sum() / 4)
 
 
 def test_a_scene_that_is_not_in_the_set_is_no_leakage():
@@ -95,9 +95,12 @@ def test_neither_the_subject_nor_what_it_wears_counts_as_background():
     reading = true_reading(render(view))
     weight = leakage.background_weight(reading)
     for mask in (reading.mask, reading.accessory_mask):
-        centre = np.argwhere(mask).mean(axis=0).astype(int) // 8
+        centre = np.argwhere(mask).mean(axis=0).astype(int) * truth.PATCHES // 64
         assert weight[tuple(centre)] == 0.0
-    covered = (reading.mask | reading.accessory_mask).reshape(8, 8, 8, 8).mean(axis=(1, 3))
+    side = 64 // truth.PATCHES
+    covered = (
+        (reading.mask | reading.accessory_mask).reshape(truth.PATCHES, side, truth.PATCHES, side).mean(axis=(1, 3))
+    )
     assert weight.sum() > 0 and (covered[weight > 0] <= 0.1).all()
 
 
