@@ -130,7 +130,8 @@ def test_a_unit_that_gives_no_basis_for_a_number_says_so(plan, store):
 
 def test_open_sets_leak_what_plain_sampling_drew_in_their_other_pictures(tmp_path, plan):
     store, scorer = Store(tmp_path), Fixed("world")
-    plain, leaky = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.7, 0.2, 0.1], [0.0, 1.0, 0.0]]
+    desert, snow = [1.0] + [0.0] * 17, [0.0] * 3 + [1.0] + [0.0] * 14
+    plain, leaky = [desert, snow], [[0.7, 0.0, 0.0, 0.2, 0.0, 0.0, 0.1] + [0.0] * 11, snow]
     for planned, looks in zip(plan.cells, (plain, plain, leaky)):
         store.publish(planned.key, {"0.png": b"0", "1.png": b"1"}, {"images": 2}, Attempt.here())
         images = image_hashes(store.manifest(planned.key))

@@ -110,8 +110,14 @@ def test_beside_plain_sampling_a_picture_owns_what_plain_drew_even_a_look_of_the
     half = plain.copy()
     half[0] = (plain[0] + plain[1]) / 2
     assert leakage.leakage_beside_plain(half, plain) == pytest.approx(0.5 / 3)
+    half[0] = (plain[0] + np.eye(len(SCENE_LOOKS))[3]) / 2  # another look of the snow's is still the third one's scene
+    assert leakage.leakage_beside_plain(half, plain) == pytest.approx(0.5 / 3)
+    half[0] = (plain[0] + np.eye(len(SCENE_LOOKS))[2]) / 2  # a look of its own scene that no other picture has
+    assert leakage.leakage_beside_plain(half, plain) == 0.0
     elsewhere = np.eye(len(SCENE_LOOKS))[[9, 9, 9]]  # what plain drew in none of them is no leakage
     assert leakage.leakage_beside_plain(elsewhere, plain) == 0.0
+    with pytest.raises(ValueError, match="got 2 backgrounds and 3 plain ones"):
+        leakage.leakage_beside_plain(plain[:2], plain)
     with pytest.raises(ValueError, match="got 2 backgrounds and 3 owners"):
         leakage.leakage(plain[:2], [0, 1, 5])
 

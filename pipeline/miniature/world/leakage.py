@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from svdstory.pipeline.miniature.world.truth import PATCHES, Reading, scenes_of_looks
-from svdstory.pipeline.miniature.world.views import SCENE_NAMES
+from svdstory.pipeline.miniature.world.views import SCENE_LOOKS, SCENE_NAMES
 
 
 def background_weight(reading: Reading, patches: int = PATCHES) -> np.ndarray:
@@ -56,7 +56,22 @@ def background_leakage(readings: Sequence[Reading], scenes: Sequence[str]) -> fl
 def leakage_beside_plain(mixtures: np.ndarray, plain: np.ndarray) -> float:
     """Leakage of a set whose captions leave the scenes open: a picture's own look is what plain sampling drew.
 
-    mixtures, plain: (N, L), `background_looks` of a method's pictures and of plain sampling's from the same noise.
-    Only its excess over plain's own, leakage_beside_plain(plain, plain), says something.
+    mixtures, plain: (N, L), `background_looks` of a method's pictures and of plain sampling's from the same noise. What
+    belongs to another picture is its scene, in whatever look (a strip of it hardly tells which); of a picture's own
+    scene, the other picture's look alone. Only the excess over plain's own, leakage_beside_plain(plain, plain), says
+    something. Raises ValueError for another number of plain pictures.
     """
-    return leakage(mixtures, np.asarray(plain).argmax(axis=1).tolist())
+    mixtures, own = np.asarray(mixtures, dtype=float), np.asarray(plain).argmax(axis=1).tolist()
+    if len(mixtures) != len(own):
+        raise ValueError(f"leakage: got {len(mixtures)} backgrounds and {len(own)} plain ones, expected as many.")
+    return float(np.mean([row[_foreign(mine, own)].sum() for row, mine in zip(mixtures, own)]))
+
+
+def _foreign(mine: int, own: Sequence[int]) -> list[int]:
+    """The looks that show what is another picture's, for a picture whose own look is `mine`."""
+    here, theirs = SCENE_LOOKS[mine][0], {SCENE_LOOKS[look][0] for look in own}
+    return [
+        look
+        for look, (scene, _) in enumerate(SCENE_LOOKS)
+        if (scene in theirs if scene != here else look != mine and look in own)
+    ]
