@@ -131,7 +131,7 @@ def judge_loss(found: Findings, truth: Truth, patch_look: torch.Tensor) -> torch
         F.cross_entropy(found.kind[there], truth.kind[there])
         + F.cross_entropy(found.accessory[there], truth.accessory[there])
         + F.cross_entropy(found.look, whole)
-        + 2 * (patches * outside).sum() / outside.sum()
+        + 4 * (patches * outside).sum() / outside.sum()
         + 2 * F.mse_loss(found.body[there], truth.body[there])
         + 2 * F.mse_loss(found.accent[there], truth.accent[there])
         + F.cross_entropy(found.pattern[there], truth.pattern[there])
