@@ -28,7 +28,7 @@ PEAK = 2e-3
 BATCH = 32
 POOL = 64  # batches kept, each seen again with other mixtures and flaws
 FRESH = 4  # one step in FRESH brings a new batch
-MIXED = 0.7  # share of pictures that show a piece of another one's scene
+MIXED = 0.85  # share of pictures that show a piece of another one's scene
 SAVE_EVERY = 60.0
 
 
@@ -75,7 +75,7 @@ def mix_scenes(images: torch.Tensor, truth: Truth, generator: torch.Generator) -
     stay whole.
     """
     taken = torch.where(
-        (torch.rand(len(images), generator=generator) < 0.5)[:, None, None],
+        (torch.rand(len(images), generator=generator) < 0.25)[:, None, None],
         _boxes(len(images), images.shape[-1], generator),
         _sides(len(images), images.shape[-1], generator),
     )
@@ -97,11 +97,11 @@ def _boxes(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def _sides(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
-    """All beyond a line in a random direction, bool (count, size, size): small shares more often than large ones."""
+    """All beyond a line in a random direction, bool (count, size, size): small shares most often: they are the hardest."""
     turn = 2 * torch.pi * torch.rand(count, 1, 1, generator=generator)
     along = torch.linspace(-0.5, 0.5, size)
     across = along[None, None, :] * turn.cos() + along[None, :, None] * turn.sin()
-    share = torch.rand(count, generator=generator).square()
+    share = torch.rand(count, generator=generator) ** 3
     edges = torch.stack([torch.quantile(one.flatten(), part) for one, part in zip(across, share)])
     return across < edges[:, None, None]
 
