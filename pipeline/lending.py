@@ -48,8 +48,8 @@ def lent(model: Model, scheduler, seed: int) -> Iterator[Model]:
 class State:
     """What a pipeline is made of, by reference: nothing is copied but lists of names.
 
-    modules: (module, its class, its attributes); tensors: (parameter or buffer, its data); patched: (class or module of
-    code, its names).
+    modules: (module, its class, its attributes); tensors: (parameter or buffer, its data, whether it takes gradients);
+    patched: (class or module of code, its names).
     """
 
     pipe: object
