@@ -11,7 +11,8 @@ from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
 from svdstory.pipeline.config.families import OnePrompt
 from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
-from svdstory.pipeline.config.strict import InputError, choices, whole_number
+from svdstory.pipeline.config.schedulers import OWN, SCHEDULERS, SchedulerConfig, fit
+from svdstory.pipeline.config.strict import InputError, whole_number
 from svdstory.pipeline.config.tokens import Tokenizer, subject_positions
 from svdstory.pipeline.decoding import NotFinite, decode
 from svdstory.pipeline.models.load import Model
@@ -19,14 +20,6 @@ from svdstory.pipeline.sampling.denoiser import Conditioning
 from svdstory.pipeline.sampling.families.oneprompt import reweighted_set
 from svdstory.pipeline.sampling.noise import initial_latents
 from svdstory.pipeline.sampling.sampler import Sample, sample
-
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler-ancestral": "EulerAncestralDiscreteScheduler",
-    "dpm++2m": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
 
 
 @dataclass(frozen=True)
@@ -45,16 +38,18 @@ def generate(
     *,
     seed: int = 0,
     steps: int | None = None,
-    guidance: float = 5.0,
+    guidance: float | None = None,
     size: tuple[int, int] | None = None,
-    scheduler: str = "ddim",
+    scheduler: str | None = None,
+    scheduler_config: SchedulerConfig | None = None,
     micro_batch: int | None = None,
     **sampling,
 ) -> Generated:
     """Draw a prompt set with a method. `model`: of load_model, or a stock StableDiffusionXLPipeline.
 
-    size: (width, height) in pixels, multiples of 64 at SDXL's scale (8 latents). Unset steps and size are the
-    model's own. Raises InputError for prompts that don't fit and NotFinite for pictures that aren't.
+    size: (width, height) in pixels, multiples of 64 at SDXL's scale (8 latents). Unset steps, guidance, size and
+    scheduler are the model's own. scheduler: a name of config/schedulers.py, or `own`. Raises InputError for
+    prompts that don't fit and NotFinite for pictures that aren't.
     """
     model = model if isinstance(model, Model) else of_pipeline(model)
     seed, steps = whole("seed", seed), model.spec.steps if steps is None else whole("steps", steps, 1)
@@ -66,12 +61,12 @@ def generate(
     latents = initial_latents(seed, len(conditioning), shape, method.same_latent)
     done = sample(
         pipe.unet,
-        make_scheduler(scheduler, pipe.scheduler),
+        make_scheduler(scheduler or model.spec.scheduler, pipe.scheduler, scheduler_config),
         conditioning,
         method,
         seed=seed,
         steps=steps,
-        guidance=guidance,
+        guidance=model.spec.guidance if guidance is None else guidance,
         latents=latents.to(model.device),
         micro_batch=micro_batch,
         **sampling,
@@ -108,6 +103,7 @@ def of_pipeline(pipe) -> Model:
         steps=50,
         size=(size, size),
         scorers=(),
+        scheduler=OWN,
     )
     return Model(spec, pipe, pipe.unet.device)
 
@@ -123,11 +119,17 @@ def latent_shape(pipe, width: int, height: int) -> tuple[int, int, int]:
     return pipe.unet.config.in_channels, height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
 
 
-def make_scheduler(name: str, own):
-    """A scheduler by name, with the model's own configuration (noise schedule, prediction type)."""
-    if name not in SCHEDULERS:
-        raise InputError(f"unknown scheduler {name!r}{choices(name, list(SCHEDULERS))}.")
-    return getattr(diffusers, SCHEDULERS[name]).from_config(own.config)
+def make_scheduler(name: str, own, config: SchedulerConfig | None = None):
+    """A scheduler by name with the model's own configuration (noise schedule, prediction type), changed by `config`.
+
+    Raises InputError where the two don't fit.
+    """
+    changes = (config or SchedulerConfig()).changes()
+    names = [one.__name__ for one in type(own).__mro__]  # a subclass counts as what it is made of
+    mine = next((one for one in names if one in {kind.class_name for kind in SCHEDULERS.values()}), names[0])
+    class_name, changed = fit(name, {**own.config, "_class_name": mine}, changes)
+    kind = type(own) if name == OWN else getattr(diffusers, class_name)
+    return kind.from_config(own.config, **changed)
 
 
 def tokenizer_of(pipe) -> Tokenizer:

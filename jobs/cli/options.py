@@ -114,7 +114,8 @@ class Asked:
         said = {key: words for key, (words, _) in given.items()}
         said |= {"only_sets": f"--sets {self.sets}", "only_methods": f"--methods {self.methods}"}
         said |= {"dtype": f"--dtype {self.dtype}"} if self.dtype else {}
-        folder = read_defaults().models.get(experiment.model)
+        named = experiment.model
+        folder = read_defaults().models.get(named)
         if folder:
             experiment = experiment.model_copy(update={"model": str(expanded(folder))})
         with naming(said):
@@ -123,6 +124,7 @@ class Asked:
                 experiment,
                 path.parent,
                 self.dtype,
+                like=named if folder else None,
                 sets=_names(self.sets, "--sets"),
                 methods=_names(self.methods, "--methods"),
             )

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from svdstory.pipeline.config.documents import expanded, is_document, read_document
 from svdstory.pipeline.config.methods import Method, MethodEntry, expand, shipped_entries
 from svdstory.pipeline.config.prompt_sets import BadSets, PromptSet, find_sets, slug
+from svdstory.pipeline.config.schedulers import SchedulerConfig
 from svdstory.pipeline.config.strict import (
     InputError,
     Strict,
@@ -31,12 +32,13 @@ class NewMethod(MethodEntry):
 
 
 class Experiment(Strict):
-    """An experiment file. Unset seeds are each set's own; unset steps, size and scorers the model's own.
+    """An experiment file. Unset seeds are each set's own; unset steps, guidance, size, scheduler and scorers the model's.
 
     sets: groups (good, bad), names or paths of YAML files. methods: names of methods.yaml, or entries with a name.
-    size: (width, height) in pixels. exact_filter: decompose in float64 what spectral filters otherwise do within
-    TOLERANCE (pipeline/config/methods.py), for a comparison. scorers: what `score` measures. font: a font file for the
-    report's pictures, for scripts that DejaVu Sans lacks (Chinese, ...).
+    size: (width, height) in pixels. scheduler: a name of pipeline/config/schedulers.py, or `own`, the model's;
+    scheduler_config: changes to its configuration, in diffusers' words. exact_filter: decompose in float64 what
+    spectral filters otherwise do within TOLERANCE (pipeline/config/methods.py), for a comparison. scorers: what `score`
+    measures. font: a font file for the report's pictures, for scripts that DejaVu Sans lacks (Chinese, ...).
     """
 
     about: Text = ""
@@ -46,8 +48,9 @@ class Experiment(Strict):
     seeds: tuple[Whole, ...] | None = Field(default=None, min_length=1)
     steps: int | None = None
     size: tuple[int, int] | None = None
-    guidance: float = 5.0
-    scheduler: str = "ddim"
+    guidance: float | None = None
+    scheduler: str | None = None
+    scheduler_config: SchedulerConfig | None = None
     exact_filter: bool = False
     scorers: tuple[str, ...] | None = None
     font: str | None = None

@@ -17,15 +17,14 @@ from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
 from svdstory.pipeline.config.documents import expanded
 from svdstory.pipeline.config.methods import TOLERANCE, Method, check_images
 from svdstory.pipeline.config.prompt_sets import PromptSet
-from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, digest, parse
+from svdstory.pipeline.config.schedulers import SchedulerConfig, most_steps
+from svdstory.pipeline.config.strict import InputError, Strict, concerning, digest, parse
 from svdstory.pipeline.config.tokens import subject_positions
 from svdstory.pipeline.models.spec import ModelSpec, resolve_model
 
 SCHEMA = 1  # of what a unit is; part of its key
 KEY_DIGITS = 24  # of sha256's 64: 96 bits
-# Name -> how many steps fewer than it was trained with a model can be sampled with: the last would leave the schedule
-SCHEDULERS = {"ddim": 1, "euler": 0, "euler-ancestral": 0, "dpm++2m": 2, "unipc": 2}
-
+MODEL_DEFAULTS = {"guidance", "scheduler", "scheduler_config"}  # which the plan has resolved
 
 FONTS = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")  # how font files begin
 
@@ -54,6 +53,7 @@ class Plan(Strict):
     size: tuple[int, int]
     guidance: float
     scheduler: str
+    scheduler_config: SchedulerConfig = SchedulerConfig()
     exact_filter: bool = True  # plans from before there was a choice don't say
     scorers: tuple[str, ...]
     font: str | None = None  # the file that the report's pictures are lettered with
@@ -77,9 +77,21 @@ class Plan(Strict):
         rest = {name: getattr(self, name) for name in Plan.model_fields}
         return Plan(**{**rest, "cells": cells, "sets": sets, "methods": methods})
 
+    @property
+    def sampling(self) -> dict:
+        """What the pixels of every unit depend on beside its set, method, seed and model: `generate` takes it."""
+        return {key: getattr(self, key) for key in ("steps", "size", "guidance", "scheduler", "scheduler_config")}
+
+    @property
+    def sampler(self) -> str:
+        """The scheduler in words: `euler, timestep_spacing trailing`."""
+        changes = self.scheduler_config.changes().items()
+        return ", ".join([self.scheduler, *(f"{key} {value}" for key, value in changes)])
+
     def hash(self) -> str:
         unset = {key: True for key in ("font", "file") if not getattr(self, key)}
-        apart = {"sets": {"__all__": {"note"}}, **unset}  # no cell is another for these
+        unset |= {} if self.scheduler_config.changes() else {"scheduler_config": True}
+        apart = {"sets": {"__all__": {"note"}}, "model": MODEL_DEFAULTS, **unset}  # no cell is another for these
         return digest(self.model_dump(mode="json", exclude=apart))[:12]
 
 
@@ -89,22 +101,20 @@ def make_plan(
     near: Path,
     dtype: str | None = None,
     *,
+    like: str | None = None,
     sets: list[str] | None = None,
     methods: list[str] | None = None,
 ) -> Plan:
     """Resolve and check an experiment, or those `sets` and `methods` of it. Nothing is written.
 
+    like: the model of models.yaml that the experiment's, a folder, is said to be.
     Raises InputError that lists everything that is wrong: prompts, methods, sizes, missing weights.
     """
     sets, methods = read_prompt_sets(experiment, near, sets), read_methods(experiment, methods)
     with concerning("model"):
-        model = resolve_model(experiment.model, dtype)
-    setting = {
-        "steps": model.steps if experiment.steps is None else experiment.steps,
-        "size": experiment.size or model.size,
-        "guidance": experiment.guidance,
-        "scheduler": experiment.scheduler,
-    }
+        model = resolve_model(experiment.model, dtype, like)
+    sampling = chosen(experiment, model)
+    setting = content(sampling)
     check_setting(setting, model)
     check_sets(sets, methods, model)
     check_methods(sets, methods, setting["steps"])
@@ -120,7 +130,7 @@ def make_plan(
         experiment=name,
         about=experiment.about,
         model=model,
-        **setting,
+        **sampling,
         exact_filter=exact,
         scorers=model.scorers if experiment.scorers is None else experiment.scorers,
         font=experiment.font and find_font(experiment.font, near),
@@ -128,6 +138,20 @@ def make_plan(
         methods=methods,
         cells=tuple(cells),
     )
+
+
+def chosen(experiment: Experiment, model: ModelSpec) -> dict:
+    """What the experiment says of each key of `Plan.sampling`, and the model's own where it says nothing."""
+    said = {key: getattr(experiment, key) for key in ("steps", "size", "guidance", "scheduler", "scheduler_config")}
+    if experiment.scheduler is not None and said["scheduler_config"] is None:
+        said["scheduler_config"] = SchedulerConfig()  # the model's changes belong to the model's scheduler
+    return {key: getattr(model, key) if value is None else value for key, value in said.items()}
+
+
+def content(sampling: dict) -> dict:
+    """The same as a unit's key and its manifest hold it: without what is off, so that new keys leave old units."""
+    said = {**sampling, "scheduler_config": sampling["scheduler_config"].changes()}
+    return {key: value for key, value in said.items() if value != {}}
 
 
 def find_font(wanted: str, near: Path) -> str:
@@ -169,9 +193,7 @@ def check_setting(setting: dict, model: ModelSpec) -> None:
             key="size",
         )
     name, steps = setting["scheduler"], setting["steps"]
-    if name not in SCHEDULERS:
-        raise InputError(f"unknown scheduler {name!r}{choices(name, list(SCHEDULERS))}.", key="scheduler")
-    most = model.train_steps() - SCHEDULERS[name]
+    most = most_steps(name, model.own_scheduler(), setting.get("scheduler_config", {}))
     if not 1 <= steps <= most:
         raise InputError(
             f"steps {steps}: expected 1 or more, and at most {most}: {name} has no more of model {model.name}'s schedule.",

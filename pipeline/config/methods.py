@@ -185,6 +185,8 @@ class Method(Strict):
                     f"{key} acts at steps {first} to {last}, every {chosen.every}: at none of 1 to {steps - 1}, "
                     "where attention is extended"
                 )
+        if self.feature_injection and steps < 2:
+            reasons.append("feature_injection matches what the steps before the last have shown, and there is one step")
         if images < 2:
             alone = {"extended_attention": extended, "feature_injection": self.feature_injection}
             alone |= {"same_latent": self.same_latent}

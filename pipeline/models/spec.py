@@ -10,16 +10,27 @@ from pathlib import Path
 from typing import Literal
 
 from svdstory.pipeline.config.documents import expanded, read_yaml
+from svdstory.pipeline.config.schedulers import OWN, SchedulerConfig
 from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, parse
 from svdstory.pipeline.config.tokens import Tokenizer, tokenizer_of
 from svdstory.pipeline.models.weight_files import broken_files, folder_variant, missing_files
+
+DEFAULTS = (
+    "steps",
+    "guidance",
+    "size",
+    "scheduler",
+    "scheduler_config",
+    "scorers",
+)  # what an experiment may leave unsaid
 
 
 class ModelSpec(Strict):
     """A model, resolved. `folder` is where its weights lie here; `identity` is what they are, anywhere.
 
     source: hub (a pinned revision, staged by prefetch), package (shipped with svdstory), folder (the user's own),
-    built (random weights, made on the spot). size is (width, height) in pixels.
+    built (random weights, made on the spot). size is (width, height) in pixels. steps, guidance, size, scheduler and
+    scorers are what an experiment gets that says none.
     """
 
     name: str
@@ -29,6 +40,9 @@ class ModelSpec(Strict):
     steps: int
     size: tuple[int, int]
     scorers: tuple[str, ...]
+    guidance: float = 5.0
+    scheduler: str = OWN
+    scheduler_config: SchedulerConfig = SchedulerConfig()
     about: str = ""
     revision: str | None = None
     variant: str | None = None
@@ -50,13 +64,9 @@ class ModelSpec(Strict):
             return 8
         return 2 ** (len(self._config("vae/config.json")["block_out_channels"]) - 1)
 
-    def train_steps(self) -> int:
-        """The steps of the noise schedule that it was trained with."""
-        return (
-            1000
-            if self.folder is None
-            else self._config("scheduler/scheduler_config.json").get("num_train_timesteps", 1000)
-        )
+    def own_scheduler(self) -> dict:
+        """The configuration of its own scheduler, which says with which noise it was trained."""
+        return {} if self.folder is None else self._config("scheduler/scheduler_config.json")
 
     def _config(self, name: str) -> dict:
         return json.loads((Path(self.folder) / name).read_text(encoding="utf-8"))
@@ -75,9 +85,10 @@ def shipped_models() -> dict[str, dict]:
     return read_yaml(Path(str(resources.files(__package__))) / "models.yaml")
 
 
-def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
+def resolve_model(wanted: str, dtype: str | None = None, like: str | None = None) -> ModelSpec:
     """The model that --model names: a name of models.yaml, or a folder in diffusers' layout.
 
+    A folder has the defaults of the model `like`, if that is one of models.yaml, which a user says it holds.
     Raises InputError for an unknown name, and for weights that are not here: each missing file named, with the
     command that fetches them. Nothing is downloaded.
     """
@@ -98,6 +109,7 @@ def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
             "size": [1024, 1024],
             "scorers": shipped_models()["sdxl"]["scorers"],
         }
+        entry |= {key: value for key, value in shipped_models().get(like, {}).items() if key in DEFAULTS}
     entry = {"name": wanted, **entry, **({"dtype": dtype} if dtype else {})}
     with concerning("dtype"):
         spec = parse(ModelSpec, entry, f"model {wanted}")
@@ -111,7 +123,11 @@ def resolve_model(wanted: str, dtype: str | None = None) -> ModelSpec:
         raise InputError(
             f"model {wanted}: weights are missing:\n  "
             + "\n  ".join(str(folder / m) for m in missing)
-            + f"\nFetch them where there is internet: svdstory prefetch {wanted}"
+            + (
+                f"\nFetch them where there is internet: svdstory prefetch {wanted}"
+                if spec.source == "hub"
+                else "\nPut them there, or give another folder: this one is not whole."
+            )
         )
     broken = broken_files(folder, spec.variant)
     if broken:

@@ -4,7 +4,6 @@ It runs on the stock components of a StableDiffusionXLPipeline through attention
 puts everything back on exit. B images, C channels, H × W latents.
 """
 
-import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from svdstory.pipeline.sampling.injection import Correspondences, correspond
 from svdstory.pipeline.sampling.layers import attention_layers, processors_on
 from svdstory.pipeline.sampling.masks import SubjectMasks
 from svdstory.pipeline.sampling.noise import Draws
+from svdstory.pipeline.sampling.schedule import begun, timesteps_of
 from svdstory.pipeline.spectral.bank import SpectralBank
 from svdstory.pipeline.spectral.recorder import SpectraRecorder
 
@@ -118,11 +118,10 @@ def one_pass(
     matches: Correspondences | None = None,
 ) -> Sample:
     """One pass over the schedule: without `matches` the first, with them the second."""
-    scheduler, device, size = copy.deepcopy(scheduler), unet.device, latents.shape[-2:]
-    scheduler.set_timesteps(steps)
+    scheduler, device, size = begun(scheduler, steps), unet.device, latents.shape[-2:]
     masks = SubjectMasks(conditioning.subject_tokens, *size, device)
     layers = attention_layers(unet)
-    shared = layers, scheduler.timesteps, draws, Stage(), masks, bank, spectra, conditioning.identity_tokens
+    shared = layers, timesteps_of(scheduler), draws, Stage(), masks, bank, spectra, conditioning.identity_tokens
     run = Pass(method, unet, *shared, matches)
     family = family_of(run)
 

@@ -1,0 +1,28 @@
+"""The command line that makes a cell of a plan again."""
+
+import shlex
+
+from svdstory.jobs.study.experiment import shipped_experiments
+from svdstory.jobs.study.plan import Cell, Plan
+from svdstory.pipeline.config.strict import canonical
+
+
+def command(plan: Plan, here: bool = True) -> str:
+    """Up to the cell's set, method and seed; it can be pasted in any folder `here`, or names no folders."""
+    named = plan.experiment if plan.experiment in shipped_experiments() else f"{plan.experiment}.yaml"
+    experiment = plan.file if here and plan.file else named
+    model = plan.model.location if here and plan.model.source == "folder" else plan.model.name
+    (width, height), changes = plan.size, plan.scheduler_config.changes()
+    return (
+        f"svdstory run {shlex.quote(experiment)} --model {shlex.quote(model)} --steps {plan.steps} "
+        f"--size {width}x{height} --dtype {plan.model.dtype} --set guidance={plan.guidance:g} "
+        f"--set scheduler={plan.scheduler}"
+        + (f" --set {shlex.quote(f'scheduler_config={canonical(changes)}')}" if changes else "")
+        + (" --set exact_filter=true" if plan.exact_filter else "")
+    )
+
+
+def command_of(plan: Plan, cell: Cell) -> str:
+    """The whole command of one cell, as pictures carry it: without names of folders."""
+    chosen = f"--sets {shlex.quote(cell.set)} --methods {shlex.quote(cell.method)} --seeds {cell.seed}"
+    return f"{command(plan, here=False)} {chosen}"
