@@ -62,7 +62,10 @@ def _sites() -> list[str]:
 
 Model = Annotated[
     str | None,
-    typer.Option(help="sdxl, tiny, miniature, or a folder in diffusers' layout.", autocompletion=_models),
+    typer.Option(
+        help="sdxl, sdxl-turbo, tiny, miniature, a folder in diffusers' layout, or a .safetensors checkpoint.",
+        autocompletion=_models,
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="The run folder. Default: results/EXPERIMENT-MODEL")]
 
@@ -130,7 +133,9 @@ class Asked:
             )
         if path not in shipped_experiments().values():
             plan = plan.model_copy(update={"file": str(path.resolve())})
-        return plan, expanded(self.out) if self.out else results_folder() / f"{path.stem}-{Path(plan.model.name).name}"
+        return plan, expanded(
+            self.out
+        ) if self.out else results_folder() / f"{path.stem}-{Path(plan.model.name).name.removesuffix('.safetensors')}"
 
     def given(self) -> dict[str, tuple[str, Any]]:
         """Key of the experiment -> the words that give it, as errors name them, and its value."""

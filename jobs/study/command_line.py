@@ -11,7 +11,7 @@ def command(plan: Plan, here: bool = True) -> str:
     """Up to the cell's set, method and seed; it can be pasted in any folder `here`, or names no folders."""
     named = plan.experiment if plan.experiment in shipped_experiments() else f"{plan.experiment}.yaml"
     experiment = plan.file if here and plan.file else named
-    model = plan.model.location if here and plan.model.source == "folder" else plan.model.name
+    model = plan.model.location if here and plan.model.source in ("folder", "file") else plan.model.name
     (width, height), changes = plan.size, plan.scheduler_config.changes()
     return (
         f"svdstory run {shlex.quote(experiment)} --model {shlex.quote(model)} --steps {plan.steps} "

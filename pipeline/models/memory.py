@@ -21,7 +21,7 @@ UPCAST = 0.16  # the VAE's weights in float32, beyond float16's
 
 def applies(model: ModelSpec) -> bool:
     """Whether the formula speaks of this model: SDXL's weights, or a user's finetune of them, in float16."""
-    return model.dtype == "float16" and model.source in ("hub", "folder")
+    return model.dtype == "float16" and model.source in ("hub", "folder", "file")
 
 
 def peak_gib(method: Method, images: int, size: tuple[int, int], micro_batch: int | None) -> float:

@@ -13,6 +13,7 @@ from svdstory.pipeline.config.documents import expanded, read_yaml
 from svdstory.pipeline.config.schedulers import OWN, SchedulerConfig
 from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, parse
 from svdstory.pipeline.config.tokens import Tokenizer, tokenizer_of
+from svdstory.pipeline.models.single_file import check_single_file, configuration, scheduler_changes
 from svdstory.pipeline.models.weight_files import broken_files, folder_variant, missing_files
 
 DEFAULTS = (
@@ -29,12 +30,13 @@ class ModelSpec(Strict):
     """A model, resolved. `folder` is where its weights lie here; `identity` is what they are, anywhere.
 
     source: hub (a pinned revision, staged by prefetch), package (shipped with svdstory), folder (the user's own),
-    built (random weights, made on the spot). size is (width, height) in pixels. steps, guidance, size, scheduler and
+    file (a checkpoint in one file; `folder` has the configurations that go with it), built (random weights, made on the
+    spot). size is (width, height) in pixels. steps, guidance, size, scheduler and
     scorers are what an experiment gets that says none.
     """
 
     name: str
-    source: Literal["hub", "package", "folder", "built"]
+    source: Literal["hub", "package", "folder", "file", "built"]
     location: str
     dtype: Literal["float32", "float16", "bfloat16"]
     steps: int
@@ -56,7 +58,7 @@ class ModelSpec(Strict):
 
     @property
     def tokenizer_folder(self) -> Path | None:
-        return Path(self.folder) / "tokenizer" if self.folder else None
+        return Path(self.folder) / "tokenizer" if self.folder and self.source != "file" else None
 
     def pixels_per_latent(self) -> int:
         """The VAE's factor."""
@@ -66,7 +68,8 @@ class ModelSpec(Strict):
 
     def own_scheduler(self) -> dict:
         """The configuration of its own scheduler, which says with which noise it was trained."""
-        return {} if self.folder is None else self._config("scheduler/scheduler_config.json")
+        own = {} if self.folder is None else self._config("scheduler/scheduler_config.json")
+        return own | (scheduler_changes(Path(self.location)) if self.source == "file" else {})
 
     def _config(self, name: str) -> dict:
         return json.loads((Path(self.folder) / name).read_text(encoding="utf-8"))
@@ -77,7 +80,8 @@ class ModelSpec(Strict):
 
     def max_length(self) -> int:
         """Tokens that a prompt may have, the start and end tokens included."""
-        return 77 if self.folder is None else self._config("tokenizer/tokenizer_config.json")["model_max_length"]
+        folder = self.tokenizer_folder
+        return 77 if folder is None else self._config("tokenizer/tokenizer_config.json")["model_max_length"]
 
 
 @lru_cache
@@ -86,23 +90,23 @@ def shipped_models() -> dict[str, dict]:
 
 
 def resolve_model(wanted: str, dtype: str | None = None, like: str | None = None) -> ModelSpec:
-    """The model that --model names: a name of models.yaml, or a folder in diffusers' layout.
+    """The model that --model names: a name of models.yaml, a folder in diffusers' layout, or a .safetensors file.
 
-    A folder has the defaults of the model `like`, if that is one of models.yaml, which a user says it holds.
+    A folder or file has the defaults of the model `like`, if that is one of models.yaml, which a user says it holds.
     Raises InputError for an unknown name, and for weights that are not here: each missing file named, with the
     command that fetches them. Nothing is downloaded.
     """
     entry = shipped_models().get(wanted)
     if entry is None:
         place = expanded(wanted)
-        if not (place / "model_index.json").is_file():
+        if not (place / "model_index.json").is_file() and not place.is_file():
             known = list(shipped_models())
             raise InputError(
                 f"unknown model {wanted!r}{choices(wanted, known)}; "
-                "or give a folder that holds model_index.json (diffusers' layout)."
+                "or give a folder that holds model_index.json (diffusers' layout), or a .safetensors file."
             )
         entry = {
-            "source": "folder",
+            "source": "file" if place.is_file() else "folder",
             "location": str(place.resolve()),
             "dtype": "float16",
             "steps": 50,
@@ -115,6 +119,8 @@ def resolve_model(wanted: str, dtype: str | None = None, like: str | None = None
         spec = parse(ModelSpec, entry, f"model {wanted}")
     if spec.source == "built":
         return spec.model_copy(update={"identity": spec.location})
+    if spec.source == "file":
+        return _of_file(spec)
     folder = _find_folder(spec)
     if spec.source == "folder":
         spec = spec.model_copy(update={"variant": folder_variant(folder)})
@@ -133,6 +139,14 @@ def resolve_model(wanted: str, dtype: str | None = None, like: str | None = None
     if broken:
         raise InputError(f"model {wanted}: these files cannot be used:\n  " + "\n  ".join(broken))
     identity = f"{spec.location}@{spec.revision}" if spec.source == "hub" else folder_hash(folder)
+    return spec.model_copy(update={"folder": str(folder), "identity": identity})
+
+
+def _of_file(spec: ModelSpec) -> ModelSpec:
+    """Known by the contents of the file and of the configurations that go with it."""
+    path, folder = Path(spec.location), configuration()
+    check_single_file(path)
+    identity = f"{file_hash(path).hex()}+{folder_hash(folder)[:16]}"
     return spec.model_copy(update={"folder": str(folder), "identity": identity})
 
 

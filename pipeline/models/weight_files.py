@@ -52,7 +52,7 @@ def broken_files(folder: Path, variant: str | None) -> list[str]:
     found = {folder / name: _json_problem(folder / name) for name in present}
     for part in PARTS:
         shards = weights(folder, part, variant)
-        found |= {path: _weights_problem(path, shards) for path in shards}
+        found |= {path: weights_problem(path, shards) for path in shards}
     if not any(found.values()):
         found = {folder / name: problem for name, problem in _misfits(folder).items()}
     return [f"{path}: {problem}" for path, problem in found.items() if problem]
@@ -68,7 +68,14 @@ def _json_problem(path: Path) -> str:
         return f"not JSON ({error}): fetch it again"
 
 
-def _weights_problem(path: Path, shards: list[Path]) -> str:
+def header_of(path: Path) -> dict[str, dict]:
+    """Name -> dtype, shape and data_offsets of a safetensors file's tensors."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
+def weights_problem(path: Path, shards: list[Path]) -> str:
     """Why a safetensors file cannot be whole, by its size and its header; empty where nothing is wrong."""
     size = path.stat().st_size
     with path.open("rb") as file:

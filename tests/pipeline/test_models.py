@@ -160,6 +160,11 @@ def test_vae_that_overflows_in_half_is_decoded_again_in_single():
     assert len(images) == 2 and again == 1 and pipe.vae.dtype == torch.float16
 
 
+def test_casting_a_model_with_nothing_to_keep_in_float32_says_nothing(folder, caplog):
+    load_model(str(folder), device="cpu", dtype="float32").pipe.vae.to(torch.float16)
+    assert "kept in float32" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "made, error, message",
     [
