@@ -7,17 +7,14 @@ import diffusers
 import torch
 from PIL import Image
 
-from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
-from svdstory.pipeline.config.families import OnePrompt
 from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.schedulers import OWN, SCHEDULERS, SchedulerConfig, fit
 from svdstory.pipeline.config.strict import InputError, whole_number
-from svdstory.pipeline.config.tokens import Tokenizer, subject_positions
 from svdstory.pipeline.decoding import NotFinite, decode
+from svdstory.pipeline.encoding import encode, found_elsewhere, tokenizer_of
+from svdstory.pipeline.models.adapters import adapted
 from svdstory.pipeline.models.load import Model
-from svdstory.pipeline.sampling.denoiser import Conditioning
-from svdstory.pipeline.sampling.families.oneprompt import reweighted_set
 from svdstory.pipeline.sampling.noise import initial_latents
 from svdstory.pipeline.sampling.sampler import Sample, sample
 
@@ -42,6 +39,8 @@ def generate(
     size: tuple[int, int] | None = None,
     scheduler: str | None = None,
     scheduler_config: SchedulerConfig | None = None,
+    long_prompts: str = "error",
+    prompt_weights: bool = False,
     micro_batch: int | None = None,
     **sampling,
 ) -> Generated:
@@ -57,20 +56,21 @@ def generate(
     pipe = model.pipe
     width, height = size or model.spec.size
     shape = latent_shape(pipe, width, height)
-    conditioning = encode(model, prompts, (width, height), method.oneprompt)
-    latents = initial_latents(seed, len(conditioning), shape, method.same_latent)
-    done = sample(
-        pipe.unet,
-        make_scheduler(scheduler or model.spec.scheduler, pipe.scheduler, scheduler_config),
-        conditioning,
-        method,
-        seed=seed,
-        steps=steps,
-        guidance=model.spec.guidance if guidance is None else guidance,
-        latents=latents.to(model.device),
-        micro_batch=micro_batch,
-        **sampling,
-    )
+    with adapted(pipe, (*model.spec.loras, *prompts.loras)):
+        conditioning = encode(model, prompts, (width, height), method.oneprompt, long_prompts, prompt_weights)
+        latents = initial_latents(seed, len(conditioning), shape, method.same_latent)
+        done = sample(
+            pipe.unet,
+            make_scheduler(scheduler or model.spec.scheduler, pipe.scheduler, scheduler_config),
+            conditioning,
+            method,
+            seed=seed,
+            steps=steps,
+            guidance=model.spec.guidance if guidance is None else guidance,
+            latents=latents.to(model.device),
+            micro_batch=micro_batch,
+            **sampling,
+        )
     if not torch.isfinite(done.latents).all():
         raise NotFinite("the latents hold inf or nan")
     images, upcast = decode(pipe, done.latents)
@@ -130,53 +130,3 @@ def make_scheduler(name: str, own, config: SchedulerConfig | None = None):
     class_name, changed = fit(name, {**own.config, "_class_name": mine}, changes)
     kind = type(own) if name == OWN else getattr(diffusers, class_name)
     return kind.from_config(own.config, **changed)
-
-
-def tokenizer_of(pipe) -> Tokenizer:
-    """The pipeline's first tokenizer, with what Textual Inversion added to it."""
-    own = pipe.tokenizer
-    return Tokenizer(own.tokenize, frozenset(own.get_added_vocab()), own.model_max_length)
-
-
-@torch.no_grad()
-def encode(model: Model, prompts: PromptSet, size: tuple[int, int], oneprompt: OnePrompt | None = None) -> Conditioning:
-    """The set's conditioning by the pipeline's own text encoders; the last set's is kept for its other methods.
-
-    With `oneprompt` each image's text is the consolidated one, reweighted for its setting.
-    """
-    key = (prompts.style, prompts.subject, prompts.settings, prompts.concept, size, oneprompt)
-    if key not in model.encoded:
-        pipe, tokenizer = model.pipe, tokenizer_of(model.pipe)
-        consolidated = consolidate_set(prompts, oneprompt, tokenizer) if oneprompt else []
-        texts = [text.prompt for text in consolidated] or prompts.prompts
-        subject_in = [identity_of(prompts)] * len(texts) if oneprompt else texts
-        embeds, negative, pooled, negative_pooled = pipe.encode_prompt(
-            texts, device=model.device, do_classifier_free_guidance=True
-        )
-        if oneprompt and oneprompt.reweighting:
-            widths = tuple(encoder.config.hidden_size for encoder in (pipe.text_encoder, pipe.text_encoder_2))
-            embeds = reweighted_set(embeds, consolidated, oneprompt.reweighting, widths)
-        if oneprompt and oneprompt.zero_pooled:
-            pooled = torch.zeros_like(pooled)
-        width, height = size
-        time_ids = torch.tensor([height, width, 0, 0, height, width], dtype=embeds.dtype, device=model.device)
-        subject = padded([subject_positions(text, prompts.concept, tokenizer) for text in subject_in])
-        identity_tokens = consolidated[0].identity[1] if oneprompt else 0
-        told = embeds, pooled, negative, negative_pooled, time_ids, torch.tensor(subject, device=model.device)
-        model.encoded.clear()
-        model.encoded[key] = Conditioning(*told, identity_tokens)
-    return model.encoded[key]
-
-
-def found_elsewhere(tokenizer: Tokenizer, prompts: PromptSet, method: Method) -> int:
-    """How many settings One-Prompt-One-Story finds not at their own place, but inside an earlier one's words."""
-    if not method.oneprompt:
-        return 0
-    texts = consolidate_set(prompts, method.oneprompt, tokenizer)
-    return len({setting for text in texts for setting in text.elsewhere})
-
-
-def padded(positions: list[list[int]]) -> list[list[int]]:
-    """Lists of one length: the first position repeated."""
-    longest = max(map(len, positions))
-    return [p + p[:1] * (longest - len(p)) for p in positions]

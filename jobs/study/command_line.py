@@ -1,9 +1,10 @@
 """The command line that makes a cell of a plan again."""
 
 import shlex
+from pathlib import Path
 
 from svdstory.jobs.study.experiment import shipped_experiments
-from svdstory.jobs.study.plan import Cell, Plan
+from svdstory.jobs.study.plan import OFF, Cell, Plan, content
 from svdstory.pipeline.config.strict import canonical
 
 
@@ -12,14 +13,23 @@ def command(plan: Plan, here: bool = True) -> str:
     named = plan.experiment if plan.experiment in shipped_experiments() else f"{plan.experiment}.yaml"
     experiment = plan.file if here and plan.file else named
     model = plan.model.location if here and plan.model.source in ("folder", "file") else plan.model.name
-    (width, height), changes = plan.size, plan.scheduler_config.changes()
+    width, height = plan.size
     return (
         f"svdstory run {shlex.quote(experiment)} --model {shlex.quote(model)} --steps {plan.steps} "
         f"--size {width}x{height} --dtype {plan.model.dtype} --set guidance={plan.guidance:g} "
         f"--set scheduler={plan.scheduler}"
-        + (f" --set {shlex.quote(f'scheduler_config={canonical(changes)}')}" if changes else "")
         + (" --set exact_filter=true" if plan.exact_filter else "")
+        + "".join(
+            f" --set {shlex.quote(f'{key}={canonical(value)}')}" for key, value in switched_on(plan, here).items()
+        )
     )
+
+
+def switched_on(plan: Plan, here: bool) -> dict:
+    """The keys of an experiment that are off by default and on in this plan."""
+    on = {key: value for key, value in content(plan.sampling).items() if key in OFF}
+    loras = [{"file": lora.file if here else Path(lora.file).name, "scale": lora.scale} for lora in plan.loras]
+    return on | ({"negative": plan.negative} if plan.negative else {}) | ({"loras": loras} if loras else {})
 
 
 def command_of(plan: Plan, cell: Cell) -> str:

@@ -10,21 +10,28 @@ import re
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Literal
 
 from svdstory.jobs.study.experiment import Experiment, read_methods, read_prompt_sets
 from svdstory.jobs.study.process import Process
 from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
 from svdstory.pipeline.config.documents import expanded
+from svdstory.pipeline.config.lora import Lora
 from svdstory.pipeline.config.methods import TOLERANCE, Method, check_images
+from svdstory.pipeline.config.prompt_reading import positions_in, read_prompt
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.schedulers import SchedulerConfig, most_steps
-from svdstory.pipeline.config.strict import InputError, Strict, concerning, digest, parse
+from svdstory.pipeline.config.strict import InputError, Strict, Text, concerning, digest, parse
 from svdstory.pipeline.config.tokens import subject_positions
+from svdstory.pipeline.models.lora_files import located
 from svdstory.pipeline.models.spec import ModelSpec, resolve_model
 
 SCHEMA = 1  # of what a unit is; part of its key
 KEY_DIGITS = 24  # of sha256's 64: 96 bits
 MODEL_DEFAULTS = {"guidance", "scheduler", "scheduler_config"}  # which the plan has resolved
+OFF = {"scheduler_config": {}, "long_prompts": "error", "prompt_weights": False}
+SAMPLING = ("steps", "size", "guidance", "scheduler", *OFF)
+LATER = ("negative", "loras")  # keys that older plans don't have, of a plan and of its sets
 
 FONTS = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")  # how font files begin
 
@@ -54,6 +61,10 @@ class Plan(Strict):
     guidance: float
     scheduler: str
     scheduler_config: SchedulerConfig = SchedulerConfig()
+    negative: Text = ""
+    loras: tuple[Lora, ...] = ()
+    long_prompts: Literal["error", "chunk"] = "error"
+    prompt_weights: bool = False
     exact_filter: bool = True  # plans from before there was a choice don't say
     scorers: tuple[str, ...]
     font: str | None = None  # the file that the report's pictures are lettered with
@@ -80,7 +91,7 @@ class Plan(Strict):
     @property
     def sampling(self) -> dict:
         """What the pixels of every unit depend on beside its set, method, seed and model: `generate` takes it."""
-        return {key: getattr(self, key) for key in ("steps", "size", "guidance", "scheduler", "scheduler_config")}
+        return {key: getattr(self, key) for key in SAMPLING}
 
     @property
     def sampler(self) -> str:
@@ -89,9 +100,11 @@ class Plan(Strict):
         return ", ".join([self.scheduler, *(f"{key} {value}" for key, value in changes)])
 
     def hash(self) -> str:
-        unset = {key: True for key in ("font", "file") if not getattr(self, key)}
-        unset |= {} if self.scheduler_config.changes() else {"scheduler_config": True}
-        apart = {"sets": {"__all__": {"note"}}, "model": MODEL_DEFAULTS, **unset}  # no cell is another for these
+        unset = {key: True for key in ("font", "file", *LATER) if not getattr(self, key)}
+        unset |= {key: True for key in OFF if key not in content(self.sampling)}
+        sets = {name: {"note"} | {key for key in LATER if not getattr(one, key)} for name, one in self.sets.items()}
+        model = MODEL_DEFAULTS | {key for key in ("loras",) if not getattr(self.model, key)}
+        apart = {"sets": sets, "model": model, **unset}  # no cell is another for these
         return digest(self.model_dump(mode="json", exclude=apart))[:12]
 
 
@@ -116,7 +129,9 @@ def make_plan(
     sampling = chosen(experiment, model)
     setting = content(sampling)
     check_setting(setting, model)
-    check_sets(sets, methods, model)
+    own = located(experiment.loras, near, model.text_width())
+    sets = {name: completed(one, experiment.negative, own, near, model) for name, one in sets.items()}
+    check_sets(sets, methods, model, sampling["long_prompts"] == "chunk", sampling["prompt_weights"])
     check_methods(sets, methods, setting["steps"])
     exact = experiment.exact_filter
     cells = [
@@ -131,6 +146,8 @@ def make_plan(
         about=experiment.about,
         model=model,
         **sampling,
+        negative=experiment.negative,
+        loras=own,
         exact_filter=exact,
         scorers=model.scorers if experiment.scorers is None else experiment.scorers,
         font=experiment.font and find_font(experiment.font, near),
@@ -142,16 +159,22 @@ def make_plan(
 
 def chosen(experiment: Experiment, model: ModelSpec) -> dict:
     """What the experiment says of each key of `Plan.sampling`, and the model's own where it says nothing."""
-    said = {key: getattr(experiment, key) for key in ("steps", "size", "guidance", "scheduler", "scheduler_config")}
+    said = {key: getattr(experiment, key) for key in SAMPLING}
     if experiment.scheduler is not None and said["scheduler_config"] is None:
         said["scheduler_config"] = SchedulerConfig()  # the model's changes belong to the model's scheduler
     return {key: getattr(model, key) if value is None else value for key, value in said.items()}
 
 
+def completed(prompts: PromptSet, negative: str, loras: tuple[Lora, ...], near: Path, model: ModelSpec) -> PromptSet:
+    """The set with what the experiment says for all: its negative prompt where it has none, LoRA under its own."""
+    own = located(prompts.loras, near, model.text_width())
+    return prompts.model_copy(update={"negative": prompts.negative or negative, "loras": (*loras, *own)})
+
+
 def content(sampling: dict) -> dict:
     """The same as a unit's key and its manifest hold it: without what is off, so that new keys leave old units."""
     said = {**sampling, "scheduler_config": sampling["scheduler_config"].changes()}
-    return {key: value for key, value in said.items() if value != {}}
+    return {key: value for key, value in said.items() if key not in OFF or value != OFF[key]}
 
 
 def find_font(wanted: str, near: Path) -> str:
@@ -209,18 +232,28 @@ def check_methods(sets: dict[str, PromptSet], methods: dict[str, Method], steps:
         raise InputError("\n".join(wrong) + "\nLeave out what does nothing, or change the steps or the sets.")
 
 
-def check_sets(sets: dict[str, PromptSet], methods: dict[str, Method], model: ModelSpec) -> None:
+def check_sets(
+    sets: dict[str, PromptSet], methods: dict[str, Method], model: ModelSpec, chunked: bool, weighted: bool
+) -> None:
     """Raises one InputError for all prompts that don't fit the model and all sets too small for a method."""
     tokenizer, wrong = model.tokenizer(), []
     for name, prompts in sets.items():
         for i, text in enumerate(prompts.prompts):
             try:
-                subject_positions(text, prompts.concept, tokenizer)
+                positions_in(read_prompt(text, tokenizer, chunked, weighted), prompts.concept, tokenizer)
             except InputError as error:
                 wrong.append(f"prompt set {name}, prompt {i + 1}: {error}")
+        try:
+            chunks = len(read_prompt(prompts.negative, tokenizer, chunked, weighted).chunks)
+        except InputError as error:
+            wrong.append(f"prompt set {name}, negative: {error}")
         for m, method in methods.items():
             try:
                 check_images(method, len(prompts.settings))
+                if method.oneprompt and (chunks > 1 or weighted):
+                    raise InputError(
+                        "oneprompt writes the texts itself: it takes no weights and no long negative prompt."
+                    )
                 if method.oneprompt:
                     consolidate_set(prompts, method.oneprompt, tokenizer)
                     subject_positions(identity_of(prompts), prompts.concept, tokenizer)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from functools import lru_cache
 from importlib import resources
@@ -10,11 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from svdstory.pipeline.config.documents import expanded, read_yaml
+from svdstory.pipeline.config.lora import Lora
 from svdstory.pipeline.config.schedulers import OWN, SchedulerConfig
 from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, parse
 from svdstory.pipeline.config.tokens import Tokenizer, tokenizer_of
+from svdstory.pipeline.models.lora_files import located
 from svdstory.pipeline.models.single_file import check_single_file, configuration, scheduler_changes
-from svdstory.pipeline.models.weight_files import broken_files, folder_variant, missing_files
+from svdstory.pipeline.models.weight_files import broken_files, file_hash, folder_variant, hub_folder, missing_files
 
 DEFAULTS = (
     "steps",
@@ -45,6 +46,7 @@ class ModelSpec(Strict):
     guidance: float = 5.0
     scheduler: str = OWN
     scheduler_config: SchedulerConfig = SchedulerConfig()
+    loras: tuple[Lora, ...] = ()
     about: str = ""
     revision: str | None = None
     variant: str | None = None
@@ -54,7 +56,8 @@ class ModelSpec(Strict):
 
     def content(self) -> dict:
         """What changes pixels."""
-        return {"identity": self.identity, "dtype": self.dtype}
+        loras = {"loras": [lora.content() for lora in self.loras]} if self.loras else {}
+        return {"identity": self.identity, "dtype": self.dtype, **loras}
 
     @property
     def tokenizer_folder(self) -> Path | None:
@@ -70,6 +73,10 @@ class ModelSpec(Strict):
         """The configuration of its own scheduler, which says with which noise it was trained."""
         own = {} if self.folder is None else self._config("scheduler/scheduler_config.json")
         return own | (scheduler_changes(Path(self.location)) if self.source == "file" else {})
+
+    def text_width(self) -> int:
+        """Of the text that its cross-attention reads."""
+        return 64 if self.folder is None else self._config("unet/config.json").get("cross_attention_dim", 0)
 
     def _config(self, name: str) -> dict:
         return json.loads((Path(self.folder) / name).read_text(encoding="utf-8"))
@@ -139,7 +146,9 @@ def resolve_model(wanted: str, dtype: str | None = None, like: str | None = None
     if broken:
         raise InputError(f"model {wanted}: these files cannot be used:\n  " + "\n  ".join(broken))
     identity = f"{spec.location}@{spec.revision}" if spec.source == "hub" else folder_hash(folder)
-    return spec.model_copy(update={"folder": str(folder), "identity": identity})
+    spec = spec.model_copy(update={"folder": str(folder), "identity": identity})
+    with concerning("model"):
+        return spec.model_copy(update={"loras": located(spec.loras, folder, spec.text_width())})
 
 
 def _of_file(spec: ModelSpec) -> ModelSpec:
@@ -164,15 +173,9 @@ def _find_folder(spec: ModelSpec) -> Path:
     return hub_snapshot(spec)
 
 
-def hub_cache() -> Path:
-    """Where huggingface_hub keeps its snapshots (its own rules: HF_HUB_CACHE, HF_HOME), without importing it."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-
-
 def hub_snapshot(spec: ModelSpec) -> Path:
     """The folder of the pinned revision in huggingface_hub's cache, whether it is there or not."""
-    return hub_cache() / ("models--" + spec.location.replace("/", "--")) / "snapshots" / str(spec.revision)
+    return hub_folder(spec.location, spec.revision)
 
 
 def folder_hash(folder: Path) -> str:
@@ -183,12 +186,3 @@ def folder_hash(folder: Path) -> str:
         total.update(f"{path.relative_to(folder).as_posix()}\n".encode())
         total.update(file_hash(path))
     return total.hexdigest()
-
-
-def file_hash(path: Path) -> bytes:
-    """sha256 of a file, read block by block (hashlib.file_digest came with Python 3.11)."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.digest()

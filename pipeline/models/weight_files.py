@@ -3,7 +3,9 @@
 Weights are not read: a safetensors file begins with the length of its header, and the header says how long the file is.
 """
 
+import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -123,3 +125,23 @@ def _misfits(folder: Path) -> dict[str, str]:
     if not isinstance(train_steps, int) or train_steps < 1:
         found["scheduler/scheduler_config.json"] = f"num_train_timesteps: got {train_steps!r}, expected a whole number"
     return found
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps its snapshots (its own rules: HF_HUB_CACHE, HF_HOME), without importing it."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+
+
+def hub_folder(repository: str, revision: str | None) -> Path:
+    """Where huggingface_hub's cache has a repository at a revision, whether it is there or not."""
+    return hub_cache() / ("models--" + repository.replace("/", "--")) / "snapshots" / str(revision)
+
+
+def file_hash(path: Path) -> bytes:
+    """sha256 of a file, read block by block (hashlib.file_digest came with Python 3.11)."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.digest()

@@ -9,11 +9,13 @@ from svdstory.pipeline.config.methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.decoding import NotFinite, decode
-from svdstory.pipeline.generation import encode, generate, make_scheduler
+from svdstory.pipeline.encoding import encode
+from svdstory.pipeline.generation import generate, make_scheduler
 from svdstory.pipeline.models.device import missing_kernels
 from svdstory.pipeline.models.load import load_model
-from svdstory.pipeline.models.spec import file_hash, hub_snapshot, resolve_model, shipped_models
+from svdstory.pipeline.models.spec import hub_snapshot, resolve_model, shipped_models
 from svdstory.pipeline.models.tiny import build_tiny
+from svdstory.pipeline.models.weight_files import file_hash
 
 FOX = PromptSet(style="A photo of", subject="a red fox", concept=("fox",), settings=("in the snow", "at the beach"))
 
