@@ -1,10 +1,12 @@
 """From a prompt set to pictures: encode, sample, decode."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import diffusers
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from svdstory.pipeline.config.methods import Method
@@ -16,7 +18,9 @@ from svdstory.pipeline.encoding import encode, found_elsewhere, tokenizer_of
 from svdstory.pipeline.models.adapters import adapted
 from svdstory.pipeline.models.load import Model
 from svdstory.pipeline.sampling.noise import initial_latents
-from svdstory.pipeline.sampling.sampler import Sample, sample
+from svdstory.pipeline.sampling.sampler import Sample, Step, sample
+
+EMBEDS = ("prompt_embeds", "pooled_prompt_embeds", "negative_prompt_embeds", "negative_pooled_prompt_embeds")
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ def generate(
     prompts: PromptSet,
     method: Method,
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     steps: int | None = None,
     guidance: float | None = None,
     size: tuple[int, int] | None = None,
@@ -42,29 +46,41 @@ def generate(
     long_prompts: str = "error",
     prompt_weights: bool = False,
     micro_batch: int | None = None,
+    latents: torch.Tensor | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    callback_on_step_end: Callable[[Any, int, Any, dict], dict] | None = None,
     **sampling,
 ) -> Generated:
     """Draw a prompt set with a method. `model`: of load_model, or a stock StableDiffusionXLPipeline.
 
     size: (width, height) in pixels, multiples of 64 at SDXL's scale (8 latents). Unset steps, guidance, size and
-    scheduler are the model's own. scheduler: a name of config/schedulers.py, or `own`. Raises InputError for
+    scheduler are the model's own. scheduler: a name of config/schedulers.py, or `own`. seed: the set's, or one for each
+    image, which then starts from what is image 0's noise with that seed. As diffusers' pipelines take them: latents,
+    (B, C, H, W), and generator, one or B, for the noise to start from; prompt_embeds, pooled_prompt_embeds and the
+    negative ones instead of the prompts'; callback_on_step_end(pipe, step, timestep, {"latents": ...}), whose latents
+    are gone on with. Raises InputError for
     prompts that don't fit and NotFinite for pictures that aren't.
     """
     model = model if isinstance(model, Model) else of_pipeline(model)
-    seed, steps = whole("seed", seed), model.spec.steps if steps is None else whole("steps", steps, 1)
+    seeds = [whole("seed", one) for one in seed] if isinstance(seed, Sequence) else whole("seed", seed)
+    steps = model.spec.steps if steps is None else whole("steps", steps, 1)
     micro_batch = None if micro_batch is None else whole("micro_batch", micro_batch, 1)
     pipe = model.pipe
+    embeds = {name: sampling.pop(name) for name in EMBEDS if sampling.get(name) is not None}
+    if callback_on_step_end is not None:
+        sampling["on_step"] = calling(callback_on_step_end, pipe, sampling.get("on_step"))
     width, height = size or model.spec.size
     shape = latent_shape(pipe, width, height)
     with adapted(pipe, (*model.spec.loras, *prompts.loras)):
         conditioning = encode(model, prompts, (width, height), method.oneprompt, long_prompts, prompt_weights)
-        latents = initial_latents(seed, len(conditioning), shape, method.same_latent)
+        conditioning = replace(conditioning, **{k: x.to(conditioning.prompt_embeds) for k, x in embeds.items()})
+        latents = first_latents(len(conditioning), shape, seeds, method.same_latent, latents, generator)
         done = sample(
             pipe.unet,
             make_scheduler(scheduler or model.spec.scheduler, pipe.scheduler, scheduler_config),
             conditioning,
             method,
-            seed=seed,
+            seed=seeds if isinstance(seeds, int) else seeds[0],
             steps=steps,
             guidance=model.spec.guidance if guidance is None else guidance,
             latents=latents.to(model.device),
@@ -80,6 +96,42 @@ def generate(
     }
     counters = done.counters | {name: times for name, times in noted.items() if times}
     return Generated(images, done, counters)
+
+
+def first_latents(images: int, shape, seed, same_latent: bool, latents=None, generator=None) -> torch.Tensor:
+    """(B, C, H, W) standard normal. Raises InputError for more than one source of them, and for too few or many."""
+    if latents is not None and generator is not None:
+        raise InputError("latents and generator: both say which noise to start from. Give one.")
+    several = {"seed": seed if isinstance(seed, list) else None, "latents": latents}
+    several["generator"] = generator if isinstance(generator, Sequence) else None
+    for name, given in several.items():
+        if given is not None and len(given) != images:
+            raise InputError(f"{name}: got {len(given)}, expected one for each of the set's {images} images.")
+    if latents is not None:
+        if latents.shape[1:] != shape:
+            raise InputError(f"latents: got {tuple(latents.shape)}, expected {(images, *shape)} for this size.")
+        return latents
+    if generator is not None:
+        made = list(generator) if isinstance(generator, Sequence) else generator
+        return randn_tensor((images, *shape), generator=made, device=torch.device("cpu"))
+    if isinstance(seed, list):
+        return torch.cat([initial_latents(one, 1, shape) for one in (seed[:1] * images if same_latent else seed)])
+    return initial_latents(seed, images, shape, same_latent)
+
+
+def calling(callback: Callable, pipe, on_step: Callable | None) -> Callable[[Step], torch.Tensor | None]:
+    """diffusers' callback_on_step_end as the sampler's `on_step`, after the caller's own one."""
+
+    def called(step: Step) -> torch.Tensor | None:
+        own = on_step(step) if on_step else None
+        latents = step.latents if own is None else own
+        returned = callback(pipe, step.step, step.timestep, {"latents": latents})
+        unknown = sorted(set(returned or ()) - {"latents"})
+        if unknown:
+            raise InputError(f"callback_on_step_end returned {', '.join(unknown)}: only latents can be changed.")
+        return (returned or {}).get("latents", latents)
+
+    return called
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:
@@ -105,7 +157,7 @@ def of_pipeline(pipe) -> Model:
         scorers=(),
         scheduler=OWN,
     )
-    return Model(spec, pipe, pipe.unet.device)
+    return Model(spec, pipe, pipe._execution_device)
 
 
 def latent_shape(pipe, width: int, height: int) -> tuple[int, int, int]:

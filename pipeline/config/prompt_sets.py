@@ -53,7 +53,7 @@ class PromptSet(Strict):
         read = f"the concept {', '.join(concept)} was found in the subject as {', '.join(meant)}"
         return given | {"concept": meant, "note": "; ".join(part for part in (given.get("note"), read) if part)}
 
-    @field_validator("concept", "settings", "seeds", mode="before")
+    @field_validator("concept", "settings", "seeds", "loras", mode="before")
     @classmethod
     def _one_is_a_list_of_one(cls, value):
         value = [value] if isinstance(value, str) or hasattr(value, "__index__") else value

@@ -1,5 +1,6 @@
 """LoRA on a pipeline for the length of a unit, by diffusers' loaders and peft: wholly, or not at all."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -50,9 +51,12 @@ def _load(pipe, lora: Lora, name: str) -> None:
 
 def _place(key: str) -> str:
     """The module that a LoRA tensor belongs to: unet.down_blocks.1....to_q."""
-    for end in (".lora_A", ".lora_B", ".lora.", ".lora_linear_layer.", ".lora_magnitude"):
+    for end in (".lora_A", ".lora_B", ".lora.", ".lora_linear_layer.", "_lora."):
         key = key.partition(end)[0]
-    return key.replace(".text_model.", ".").replace(".processor", "").replace("_lora", "")
+    key = key.replace(".text_model.", ".").replace(".processor", "")
+    if key.startswith("text_encoder"):  # diffusers' older names
+        return re.sub(r"\.to_(q|k|v|out)$", r".\1_proj", key)
+    return f"{key}.0" if key.endswith(".to_out") else key
 
 
 def _places(pipe, name: str) -> Iterator[str]:

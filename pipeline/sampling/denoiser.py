@@ -13,7 +13,7 @@ from torch import Tensor
 
 from svdstory.pipeline.sampling.call import Call, Group
 from svdstory.pipeline.sampling.family import Family, row_groups
-from svdstory.pipeline.sampling.layers import inner_unet
+from svdstory.pipeline.sampling.layers import execution_device, inner_unet
 
 Denoiser = Callable[[Tensor, int], Tensor]  # latents (B, C, H, W), step -> noise_pred (B, C, H, W), after guidance
 
@@ -54,7 +54,7 @@ def make_denoiser(
 ) -> Denoiser:
     """The denoiser of one pass, whose schedule is set. Guidance of 1 or less runs without the uncond half, and so does a
     UNet that was distilled with its guidance (LCM, arXiv 2310.04378): it is told of it instead."""
-    device, dtype, width = unet.device, unet.dtype, inner_unet(unet).config.time_cond_proj_dim
+    device, dtype, width = execution_device(unet), unet.dtype, inner_unet(unet).config.time_cond_proj_dim
     halves = 2 if guidance > 1 and width is None else 1
     timesteps = scheduler.timesteps.to(device)
     groups = groups_of(family, len(conditioning), micro_batch, device)

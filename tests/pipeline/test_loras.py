@@ -32,7 +32,8 @@ def weights():
     pipe = load_model("tiny", device="cpu").pipe
     torch.manual_seed(0)
     made = {}
-    kinds = {"unet": ["to_q", "to_k", "to_v", "to_out.0"], "text_encoder": ["q_proj"], "text_encoder_2": ["q_proj"]}
+    text = ["q_proj", "k_proj", "v_proj", "out_proj"]
+    kinds = {"unet": ["to_q", "to_k", "to_v", "to_out.0"], "text_encoder": text, "text_encoder_2": text}
     for part, targets in kinds.items():
         config = peft.LoraConfig(r=4, lora_alpha=4, target_modules=targets, init_lora_weights=False)
         wrapped = peft.get_peft_model(getattr(pipe, part), config)
@@ -61,7 +62,7 @@ def test_a_lora_draws_what_its_merged_weights_draw_and_is_taken_off(tiny, weight
     plain = generate(tiny, FOX, named("sdxl"), **SETTINGS).sample.latents
     lora = FOX.model_copy(update={"loras": (Lora(file=str(file), scale=0.5),)})
     made = generate(tiny, lora, named("sdxl"), **SETTINGS).sample.latents
-    assert torch.equal(generate(tiny, FOX, named("sdxl"), **SETTINGS).sample.latents, plain)
+    assert torch.allclose(generate(tiny, FOX, named("sdxl"), **SETTINGS).sample.latents, plain, atol=1e-4)
     for name, down in weights.items():
         if ".lora_A." in name:
             part, path = name.split(".lora_A.")[0].split(".", 1)
