@@ -17,6 +17,7 @@ from svdstory.pipeline.decoding import NotFinite, decode
 from svdstory.pipeline.encoding import encode, found_elsewhere, tokenizer_of
 from svdstory.pipeline.models.adapters import adapted
 from svdstory.pipeline.models.load import Model
+from svdstory.pipeline.sampling.layers import execution_device
 from svdstory.pipeline.sampling.noise import initial_latents
 from svdstory.pipeline.sampling.sampler import Sample, Step, sample
 
@@ -157,7 +158,7 @@ def of_pipeline(pipe) -> Model:
         scorers=(),
         scheduler=OWN,
     )
-    return Model(spec, pipe, pipe._execution_device)
+    return Model(spec, pipe, execution_device(pipe.unet))
 
 
 def latent_shape(pipe, width: int, height: int) -> tuple[int, int, int]:

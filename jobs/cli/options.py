@@ -95,6 +95,9 @@ class Asked:
     seeds: Annotated[str | None, typer.Option(help="Whole numbers, separated by commas.")] = None
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None
+    vae: Annotated[
+        str | None, typer.Option(help="A VAE's folder, or REPOSITORY@REVISION of the hub, instead of the model's own.")
+    ] = None
     dtype: Annotated[str | None, typer.Option(help="float16, float32 or bfloat16.")] = None
     settings: Annotated[
         list[str] | None,
@@ -140,7 +143,7 @@ class Asked:
     def given(self) -> dict[str, tuple[str, Any]]:
         """Key of the experiment -> the words that give it, as errors name them, and its value."""
         given = {}
-        for key, read in {"model": str, "seeds": _numbers, "steps": int, "size": _width_and_height}.items():
+        for key, read in {"model": str, "vae": str, "seeds": _numbers, "steps": int, "size": _width_and_height}.items():
             if (text := getattr(self, key)) is not None:
                 with naming({None: f"--{key} {text}"}):
                     given[key] = f"--{key} {text}", read(text)

@@ -29,6 +29,7 @@ def switched_on(plan: Plan, here: bool) -> dict:
     """The keys of an experiment that are off by default and on in this plan."""
     on = {key: value for key, value in content(plan.sampling).items() if key in OFF}
     loras = [{"file": lora.file if here else Path(lora.file).name, "scale": lora.scale} for lora in plan.loras]
+    on |= {"vae": plan.model.vae} if plan.model.vae else {}
     return on | ({"negative": plan.negative} if plan.negative else {}) | ({"loras": loras} if loras else {})
 
 

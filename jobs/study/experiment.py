@@ -36,7 +36,8 @@ class Experiment(Strict):
     """An experiment file. Unset seeds are each set's own; unset steps, guidance, size, scheduler and scorers the model's.
 
     sets: groups (good, bad), names or paths of YAML files. methods: names of methods.yaml, or entries with a name.
-    size: (width, height) in pixels. scheduler: a name of pipeline/config/schedulers.py, or `own`, the model's;
+    vae: a folder, or REPOSITORY@REVISION of the hub, instead of the model's own. size: (width, height) in pixels. scheduler:
+    a name of pipeline/config/schedulers.py, or `own`, the model's;
     scheduler_config: changes to its configuration, in diffusers' words. exact_filter: decompose in float64 what
     spectral filters otherwise do within TOLERANCE (pipeline/config/methods.py), for a comparison. negative: of the sets
     that say none of their own. loras: {file, scale}, under each set's own. long_prompts: chunk reads a prompt of more than
@@ -48,6 +49,7 @@ class Experiment(Strict):
     sets: tuple[Text, ...] = Field(min_length=1)
     methods: tuple[Text | NewMethod, ...] = Field(min_length=1)
     model: str = "sdxl"
+    vae: Text | None = None
     seeds: tuple[Whole, ...] | None = Field(default=None, min_length=1)
     steps: int | None = None
     size: tuple[int, int] | None = None

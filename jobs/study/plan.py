@@ -21,6 +21,7 @@ from svdstory.pipeline.config.methods import TOLERANCE, Method, check_images
 from svdstory.pipeline.config.prompt_reading import positions_in, read_prompt
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.schedulers import SchedulerConfig, most_steps
+from svdstory.pipeline.config.sizes import tiled
 from svdstory.pipeline.config.strict import InputError, Strict, Text, concerning, digest, parse
 from svdstory.pipeline.config.tokens import subject_positions
 from svdstory.pipeline.models.lora_files import located
@@ -31,6 +32,7 @@ KEY_DIGITS = 24  # of sha256's 64: 96 bits
 MODEL_DEFAULTS = {"guidance", "scheduler", "scheduler_config"}  # which the plan has resolved
 OFF = {"scheduler_config": {}, "long_prompts": "error", "prompt_weights": False}
 SAMPLING = ("steps", "size", "guidance", "scheduler", *OFF)
+LATER_OF_MODEL = ("loras", "vae", "vae_folder", "vae_identity")
 LATER = ("negative", "loras")  # keys that older plans don't have, of a plan and of its sets
 
 FONTS = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")  # how font files begin
@@ -103,7 +105,9 @@ class Plan(Strict):
         unset = {key: True for key in ("font", "file", *LATER) if not getattr(self, key)}
         unset |= {key: True for key in OFF if key not in content(self.sampling)}
         sets = {name: {"note"} | {key for key in LATER if not getattr(one, key)} for name, one in self.sets.items()}
-        model = MODEL_DEFAULTS | {key for key in ("loras",) if not getattr(self.model, key)}
+        model = MODEL_DEFAULTS | {
+            key for key in ("loras", "vae", "vae_folder", "vae_identity") if not getattr(self.model, key)
+        }
         apart = {"sets": sets, "model": model, **unset}  # no cell is another for these
         return digest(self.model_dump(mode="json", exclude=apart))[:12]
 
@@ -125,7 +129,7 @@ def make_plan(
     """
     sets, methods = read_prompt_sets(experiment, near, sets), read_methods(experiment, methods)
     with concerning("model"):
-        model = resolve_model(experiment.model, dtype, like)
+        model = resolve_model(experiment.model, dtype, like, experiment.vae)
     sampling = chosen(experiment, model)
     setting = content(sampling)
     check_setting(setting, model)
@@ -174,7 +178,8 @@ def completed(prompts: PromptSet, negative: str, loras: tuple[Lora, ...], near: 
 def content(sampling: dict) -> dict:
     """The same as a unit's key and its manifest hold it: without what is off, so that new keys leave old units."""
     said = {**sampling, "scheduler_config": sampling["scheduler_config"].changes()}
-    return {key: value for key, value in said.items() if key not in OFF or value != OFF[key]}
+    tiles = {"vae_tiling": True} if tiled(*sampling["size"]) else {}
+    return tiles | {key: value for key, value in said.items() if key not in OFF or value != OFF[key]}
 
 
 def find_font(wanted: str, near: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
@@ -59,6 +59,11 @@ def load_model(wanted: str | ModelSpec, device: str | None = None, dtype: str | 
             local_files_only=True,
             add_watermarker=False,
         )
+    if spec.vae_folder is not None:
+        vae = AutoencoderKL.from_pretrained(
+            spec.vae_folder, torch_dtype=kind, local_files_only=True, use_safetensors=True
+        )
+        pipe.register_modules(vae=vae)
     pipe.set_progress_bar_config(disable=True)
     return Model(spec, pipe.to(place), place)
 

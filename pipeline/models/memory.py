@@ -4,6 +4,7 @@ Fitted to `svdstory bench memory` (results/benchmarks/memory-*.json), within 10 
 """
 
 from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.sizes import tiled
 from svdstory.pipeline.models.spec import ModelSpec
 
 WEIGHTS = 4.78  # GiB, the UNet
@@ -26,7 +27,7 @@ def applies(model: ModelSpec) -> bool:
 
 def peak_gib(method: Method, images: int, size: tuple[int, int], micro_batch: int | None) -> float:
     """Predicted peak in GiB for a set, while it samples or decodes; size: (width, height) in pixels."""
-    decoding = UPCAST + DECODING * share(size)
+    decoding = UPCAST + DECODING * (1.0 if tiled(*size) else share(size))
     return WEIGHTS + BESIDE + max(sampling_gib(method, images, size, micro_batch), decoding)
 
 

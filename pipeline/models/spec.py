@@ -15,6 +15,7 @@ from svdstory.pipeline.config.strict import InputError, Strict, choices, concern
 from svdstory.pipeline.config.tokens import Tokenizer, tokenizer_of
 from svdstory.pipeline.models.lora_files import located
 from svdstory.pipeline.models.single_file import check_single_file, configuration, scheduler_changes
+from svdstory.pipeline.models.vae_folder import find_vae
 from svdstory.pipeline.models.weight_files import broken_files, file_hash, folder_variant, hub_folder, missing_files
 
 DEFAULTS = (
@@ -47,6 +48,9 @@ class ModelSpec(Strict):
     scheduler: str = OWN
     scheduler_config: SchedulerConfig = SchedulerConfig()
     loras: tuple[Lora, ...] = ()
+    vae: str | None = None
+    vae_folder: str | None = None
+    vae_identity: str = ""
     about: str = ""
     revision: str | None = None
     variant: str | None = None
@@ -57,7 +61,8 @@ class ModelSpec(Strict):
     def content(self) -> dict:
         """What changes pixels."""
         loras = {"loras": [lora.content() for lora in self.loras]} if self.loras else {}
-        return {"identity": self.identity, "dtype": self.dtype, **loras}
+        vae = {"vae": self.vae_identity} if self.vae else {}
+        return {"identity": self.identity, "dtype": self.dtype, **loras, **vae}
 
     @property
     def tokenizer_folder(self) -> Path | None:
@@ -73,6 +78,9 @@ class ModelSpec(Strict):
         """The configuration of its own scheduler, which says with which noise it was trained."""
         own = {} if self.folder is None else self._config("scheduler/scheduler_config.json")
         return own | (scheduler_changes(Path(self.location)) if self.source == "file" else {})
+
+    def latent_channels(self) -> int:
+        return 4 if self.folder is None else self._config("unet/config.json").get("in_channels", 4)
 
     def text_width(self) -> int:
         """Of the text that its cross-attention reads."""
@@ -96,7 +104,7 @@ def shipped_models() -> dict[str, dict]:
     return read_yaml(Path(str(resources.files(__package__))) / "models.yaml")
 
 
-def resolve_model(wanted: str, dtype: str | None = None, like: str | None = None) -> ModelSpec:
+def resolve_model(wanted: str, dtype: str | None = None, like: str | None = None, vae: str | None = None) -> ModelSpec:
     """The model that --model names: a name of models.yaml, a folder in diffusers' layout, or a .safetensors file.
 
     A folder or file has the defaults of the model `like`, if that is one of models.yaml, which a user says it holds.
@@ -121,9 +129,18 @@ def resolve_model(wanted: str, dtype: str | None = None, like: str | None = None
             "scorers": shipped_models()["sdxl"]["scorers"],
         }
         entry |= {key: value for key, value in shipped_models().get(like, {}).items() if key in DEFAULTS}
-    entry = {"name": wanted, **entry, **({"dtype": dtype} if dtype else {})}
+    entry = {"name": wanted, **entry, **({"dtype": dtype} if dtype else {}), **({"vae": vae} if vae else {})}
     with concerning("dtype"):
-        spec = parse(ModelSpec, entry, f"model {wanted}")
+        spec = _found(parse(ModelSpec, entry, f"model {wanted}"))
+    if spec.vae is None:
+        return spec
+    folder, identity = find_vae(spec.vae, spec.latent_channels())
+    return spec.model_copy(update={"vae_folder": str(folder), "vae_identity": identity})
+
+
+def _found(spec: ModelSpec) -> ModelSpec:
+    """With its files and what they are, anywhere. Raises InputError for those that are missing or broken."""
+    wanted = spec.name
     if spec.source == "built":
         return spec.model_copy(update={"identity": spec.location})
     if spec.source == "file":
