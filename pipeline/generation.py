@@ -17,6 +17,7 @@ from svdstory.pipeline.decoding import NotFinite, decode
 from svdstory.pipeline.encoding import encode, found_elsewhere, tokenizer_of
 from svdstory.pipeline.models.adapters import adapted
 from svdstory.pipeline.models.load import Model
+from svdstory.pipeline.own_function import draw
 from svdstory.pipeline.sampling.layers import execution_device
 from svdstory.pipeline.sampling.noise import initial_latents
 from svdstory.pipeline.sampling.sampler import Sample, Step, sample
@@ -26,11 +27,15 @@ EMBEDS = ("prompt_embeds", "pooled_prompt_embeds", "negative_prompt_embeds", "ne
 
 @dataclass(frozen=True)
 class Generated:
-    """The set's images (PIL, RGB), what the sampler found on the way, and what was out of the ordinary."""
+    """The set's images (PIL, RGB), what the sampler found on the way, and what was out of the ordinary.
+
+    A function of the user's has no sample; masks are its own, (B, h, w) uint8, where it returns some.
+    """
 
     images: list[Image.Image]
-    sample: Sample
+    sample: Sample | None
     counters: dict[str, int]
+    masks: torch.Tensor | None = None
 
 
 def generate(
@@ -72,18 +77,34 @@ def generate(
         sampling["on_step"] = calling(callback_on_step_end, pipe, sampling.get("on_step"))
     width, height = size or model.spec.size
     shape = latent_shape(pipe, width, height)
+    name, guidance = scheduler or model.spec.scheduler, model.spec.guidance if guidance is None else guidance
+    own_scheduler = make_scheduler(name, pipe.scheduler, scheduler_config)
+    set_seed = seeds if isinstance(seeds, int) else seeds[0]
+    if method.pictures:
+        raise InputError("this method's pictures were made elsewhere: there is nothing to draw.")
     with adapted(pipe, (*model.spec.loras, *prompts.loras)):
+        if method.function:
+            setting = dict(seed=set_seed, steps=steps, guidance=guidance, size=(width, height), scheduler=name)
+            images, masks = draw(
+                method.function,
+                model,
+                prompts,
+                made_scheduler=own_scheduler,
+                on_step=sampling.get("on_step"),
+                **setting,
+            )
+            return Generated(images, None, {"model_spoiled": 1} if model.spoiled else {}, masks)
         conditioning = encode(model, prompts, (width, height), method.oneprompt, long_prompts, prompt_weights)
         conditioning = replace(conditioning, **{k: x.to(conditioning.prompt_embeds) for k, x in embeds.items()})
         latents = first_latents(len(conditioning), shape, seeds, method.same_latent, latents, generator)
         done = sample(
             pipe.unet,
-            make_scheduler(scheduler or model.spec.scheduler, pipe.scheduler, scheduler_config),
+            own_scheduler,
             conditioning,
             method,
-            seed=seeds if isinstance(seeds, int) else seeds[0],
+            seed=set_seed,
             steps=steps,
-            guidance=model.spec.guidance if guidance is None else guidance,
+            guidance=guidance,
             latents=latents.to(model.device),
             micro_batch=micro_batch,
             **sampling,

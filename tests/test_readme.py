@@ -27,7 +27,7 @@ def test_experiment_in_the_readme_is_a_valid_one(tmp_path):
     from svdstory.pipeline.config.strict import parse
 
     experiment = parse(Experiment, yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.S)[1]), "README.md")
-    assert len(read_methods(experiment)) == 6
+    assert len(read_methods(experiment)) == 7
 
 
 def test_files_that_the_readme_names_exist():

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from svdstory.jobs.cli import (
+    commands_certify,
     commands_cluster,
     commands_measure,
     commands_report,
@@ -51,6 +52,7 @@ def before_any_command(
 for commands in (
     commands_study,
     commands_setup,
+    commands_certify,
     commands_cluster,
     commands_report,
     commands_runs,

@@ -66,6 +66,7 @@ def submit(
 
     Example: svdstory submit report --site charisma
     """
+    from svdstory.jobs.study.elsewhere import bring_in
     from svdstory.jobs.study.notes import notes
     from svdstory.jobs.study.run_folder import check_growth, prepare
 
@@ -78,7 +79,7 @@ def submit(
         how = {"per_task": units_per_task, "exclude": _nodes(exclude), "metrics": not without_metrics}
         typer.echo(dry_run_text(plan, folder, profile, **how))
         return
-    prepare(plan, folder, replace, profile.group)
+    bring_in(plan, prepare(plan, folder, replace, profile.group))
     for line in notes(plan):
         typer.echo(f"note: {line}")
     if profile.unconfirmed:
@@ -161,11 +162,13 @@ def work(
 
     from svdstory.jobs.node.task import work_share
     from svdstory.jobs.queue.scheduler import share_of_units
+    from svdstory.jobs.study.elsewhere import bring_in
     from svdstory.jobs.study.run_folder import prepare
 
     share, shares = share_of_units(os.environ)
     plan, folder = asked.plan()
     store = prepare(plan, folder, replace)
+    bring_in(plan, store)
     made, scored = work_share(folder, plan, store, share, shares, lead)
     typer.echo(f"{len(made.made)} units made, {len(made.found)} were there, {len(made.failed)} failed")
     raise typer.Exit(1 if made.failed or made.stopped or not scored.complete else 0)

@@ -73,6 +73,34 @@ def step(
 
 
 @bench.command()
+def field(
+    model: str = "miniature",
+    prompts: Annotated[str, typer.Option("--set", help="A prompt set.")] = "world-cat",
+    methods: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
+    steps: Annotated[int, typer.Option(min=2)] = 50,
+    device: Device = None,
+    out: Folder = RESULTS,
+):
+    """What each paper's method costs beside ConsiStory: rows through the UNet, counted, and seconds, of one set.
+
+    Example: svdstory bench field --model sdxl --set corgi-puppy --device cuda
+    """
+    from svdstory.pipeline.bench.field_cost import METHODS, REPEATS, bench_field
+    from svdstory.pipeline.bench.record import bench_device, save
+
+    chosen = bench_device(device)
+    rows = bench_field(model, prompts, steps, chosen, tuple(methods.split(",")) if methods else METHODS)
+    save(
+        "field",
+        rows,
+        chosen,
+        out,
+        f"{model}, {prompts}, {steps} steps, guidance 3: a whole set, decoded. A row is one image's one half of guidance "
+        f"in one UNet call. Seconds are the least of {REPEATS}; on a CPU, processor time of one thread.",
+    )
+
+
+@bench.command()
 def memory(device: Device = None, out: Folder = RESULTS, size: Annotated[int, typer.Option()] = 1024):
     """Peak memory of a set against images, anchors and micro-batch; without a GPU counted on the meta device.
 
@@ -147,7 +175,7 @@ def pictures(
 ):
     """What the filter's fast paths change in the pictures of a model with trained weights, against the exact path.
 
-    Example: svdstory bench pictures --model sdxl --sets corgi-puppy --methods svd-log2 --device cuda
+    Example: svdstory bench pictures --model sdxl --sets corgi-puppy --methods svd-log2-no-injection --device cuda
     """
     from svdstory.pipeline.bench.fast_pictures import METHODS, SETS, SMALLEST, bench_pictures
     from svdstory.pipeline.bench.record import bench_device, save
@@ -174,7 +202,7 @@ def pictures(
 def drift(
     model: str = "miniature",
     prompts: Annotated[str, typer.Option("--set", help="A prompt set.")] = "world-gift-box",
-    method: Annotated[str, typer.Option(help="One that attends to anchors.")] = "svd-fraction-0.1",
+    method: Annotated[str, typer.Option(help="One that attends to anchors.")] = "svd-fraction-0.1-no-injection",
     steps: Annotated[int, typer.Option(min=3)] = 50,
     device: Device = None,
     out: Folder = RESULTS,

@@ -21,6 +21,9 @@ def reduce_run(
     figures: Annotated[
         str | None, typer.Option(help="Names of figures, separated by commas. The report then holds these alone.")
     ] = None,
+    published: Annotated[
+        str | None, typer.Option(help="A paper's own table to set beside the numbers: oneprompt-table-1.")
+    ] = None,
 ) -> None:
     """Make RUN/report: grids, figures, tables and index.html. What has not changed is not made again.
 
@@ -41,7 +44,7 @@ def reduce_run(
         merge(runs, run)
     elif out:
         raise InputError(f"--out {out}: is for several runs. The report of one lies in it: {run / 'report'}.")
-    result = reduce(run, lang=lang, figures=figures and figures.split(","), report=_say)
+    result = reduce(run, lang=lang, figures=figures and figures.split(","), published=published, report=_say)
     _say("")
     typer.echo(f"{result.summary}\n{result.page}")
     raise typer.Exit(0 if result.complete else 1)

@@ -42,6 +42,7 @@ def run(
     """
     from svdstory.jobs.cli.progress import progress
     from svdstory.jobs.node.local_run import make_all
+    from svdstory.jobs.study.elsewhere import bring_in
     from svdstory.jobs.study.notes import notes
     from svdstory.jobs.study.run_folder import prepare
     from svdstory.pipeline.models.spec import check_device
@@ -49,6 +50,7 @@ def run(
     check_device(device)
     plan, folder = asked.plan()
     store = prepare(plan, folder, replace)
+    bring_in(plan, store)
     cells, units = len(plan.cells), len(plan.units)
     typer.echo(
         f"{folder}: {len(plan.sets)} prompt sets, {len(plan.methods)} methods, {cells} cells, {units} units; "

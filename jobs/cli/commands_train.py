@@ -29,6 +29,10 @@ def train(
         str | None,
         typer.Option(help="What to train, separated by commas: vae, unet, decoder, judge, clip. Default: all."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--start-from", help="An exported miniature to go on from; words it lacks get new embeddings."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Refuse to go on with a training that is there.")] = False,
     ship: Annotated[
         Path | None, typer.Option(help="At the end, publish pipeline, judges and log in this folder.")
@@ -43,7 +47,7 @@ def train(
     from svdstory.pipeline.miniature.train import train as train_parts
 
     asked = tuple(parts.split(",")) if parts else PARTS
-    train_parts(out, minutes, not fresh, device, batch, workers, threads, asked)
+    train_parts(out, minutes, not fresh, device, batch, workers, threads, asked, start)
     if ship:
         typer.echo(f"{ship}: {export.ship(out, ship) / 1e6:.1f} MB")
 
@@ -68,3 +72,26 @@ def evaluate(
     bench_device(None, threads)
     for name, value in evaluation.evaluate(weights or WEIGHTS, count, steps, out).items():
         typer.echo(f"{name:28} {value:.3f}")
+
+
+@miniature.command()
+def calibrate(
+    weights: Annotated[
+        Path | None, typer.Argument(help="An exported miniature with its judges. Default: the shipped one.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, help="Pictures of each source.")] = 240,
+    out: Annotated[Path | None, typer.Option(help="Folder for calibration.json and calibration.md.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+) -> None:
+    """Paste known shares of other backgrounds into pictures, and tell what leakage reads; exit 1 beyond its bounds.
+
+    Example: svdstory miniature calibrate --out results/reference/world
+    """
+    from svdstory.pipeline.bench.record import bench_device
+    from svdstory.pipeline.miniature import WEIGHTS, calibration
+
+    bench_device(None, threads)
+    rows = calibration.calibrate(weights or WEIGHTS, count, out)
+    typer.echo(calibration.table(rows, count), nl=False)
+    if not all(row["right"] for row in rows):
+        raise typer.Exit(1)

@@ -7,15 +7,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from svdstory.jobs.queue import ledger, scheduler
+from svdstory.jobs.queue import holders, ledger, scheduler
 from svdstory.jobs.queue.ledger import Submission
 from svdstory.jobs.study.plan import is_run
+from svdstory.jobs.study.scores import writer_of
 from svdstory.jobs.study.store import KEY, Attempt, Store
 
 # The names that svdstory gives; whatever is called otherwise is somebody else's. `.gone.`: a clean was killed.
 COPY = re.compile(r"(\.gone\.)?(\.?[0-9a-f]{12}|\.[0-9a-f]{12}\.[0-9a-f]{8})")
 DAMAGED = re.compile(rf"(\.gone\.)?{KEY}\.\d+")
 RECORD = re.compile(rf"{KEY}\..+\.json")
+EMBEDDINGS = re.compile(r"\.embeddings-.+\.safetensors\.tmp")
 PICKLE = re.compile(r"\d+(_\d+)?_(submitted|\d+_result)\.pkl")
 
 
@@ -43,7 +45,8 @@ def litter(run: Path) -> list[Litter]:
     used, ended = _used_and_ended(known)
     codes = {submission.intent["code"] for submission in used}
     found = [
-        Litter("drafts of units whose attempt is dead", _dead_drafts(run)),
+        Litter("drafts of units, failures and numbers whose attempt is dead", _dead_drafts(run)),
+        Litter("drafts of embeddings that are older than a day", [p for p in _embeddings(run) if _is_old(p)]),
         Litter("damaged units that were set aside", _named(run / "corrupt", DAMAGED)),
         Litter("records of failures of units that are finished now", _overcome(run)),
         Litter(
@@ -56,8 +59,9 @@ def litter(run: Path) -> list[Litter]:
 
 def drafts_elsewhere(run: Path) -> dict[str, int]:
     """Host -> drafts of `svdstory run` on it, or in another container: whether they are dead is seen there only."""
-    drafts = {path: draft for path in _entries(run / "tmp") if (draft := Attempt.of_draft(path.name))}
-    hosts = [d.host for path, d in drafts.items() if d.job == "local" and not d.process.is_near and not _is_old(path)]
+    hosts = [
+        d.host for path, d in _drafts(run).items() if d.job == "local" and not d.process.is_near and not _is_old(path)
+    ]
     return {host: hosts.count(host) for host in sorted(set(hosts))}
 
 
@@ -89,7 +93,7 @@ def _named(folder: Path, name: re.Pattern) -> list[Path]:
 
 def _used_and_ended(known: list[Submission]) -> tuple[list[Submission], list[Submission]]:
     """Submissions with live jobs, or of which it is not known what came of asking for them; and the others."""
-    live = {holder.submission.number for holder in ledger.live(known)}
+    live = {holder.submission.number for holder in holders.live(known)}
     used = [submission for submission in known if submission.is_open or submission.number in live]
     return used, [submission for submission in known if submission not in used]
 
@@ -99,10 +103,24 @@ def _code_of(copy: Path) -> str:
     return copy.name.removeprefix(".gone.").removeprefix(".").partition(".")[0]
 
 
+def _drafts(run: Path) -> dict[Path, Attempt]:
+    """What is being written, or was when its writer was killed, and whose it is."""
+    units = {path: Attempt.of_draft(path.name) for path in _entries(run / "tmp")}
+    hidden = [path for path in _entries(run / "failures") if path.name.startswith(".")]
+    units |= {path: Attempt.of_draft(path.name) for path in hidden}
+    units |= {path: writer_of(path.name) for path in _entries(run / "scores")}
+    return {path: attempt for path, attempt in units.items() if attempt}
+
+
+def _embeddings(run: Path) -> list[Path]:
+    """Drafts of the embedding cache (pipeline/metrics/cache.py), which knows of no jobs: their names say a machine."""
+    return _named(run / "scores" / "embeddings", EMBEDDINGS)
+
+
 def _dead_drafts(run: Path) -> list[Path]:
-    """Folders of RUN/tmp whose job is not live. Local processes are known to be dead on their own host only; but no
+    """Drafts whose job is not live. Local processes are known to be dead on their own host only; but no
     unit takes a day to be published, so that what is older is nobody's."""
-    drafts = [(path, attempt) for path in _entries(run / "tmp") if (attempt := Attempt.of_draft(path.name))]
+    drafts = list(_drafts(run).items())
     jobs = sorted({attempt.job.partition("_")[0] for _, attempt in drafts} - {"local"})
     live = {element.task for element in scheduler.queue(jobs) if element.live}
     return [

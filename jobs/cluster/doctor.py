@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from svdstory.jobs.cluster.parameters import setup_of
+from svdstory.jobs.cluster.parameters import options_of_one, setup_of
 from svdstory.jobs.cluster.preflight import existing
 from svdstory.jobs.cluster.sites import Site
 from svdstory.jobs.queue import scheduler
@@ -66,25 +66,19 @@ def examine_node(site: Site, python: str, out: Path) -> Iterator[Finding]:
 
     Raises SlurmError where Slurm refuses the job, and where doctor does not start there.
     """
-    asks = {
-        "job-name": "svdstory-doctor",
-        "partition": site.partition,
-        "account": site.account,
-        "qos": site.qos,
-        "constraint": site.constraint,
-        "wckey": site.wckey,
-        "time": "5",
-        "nodes": "1",
-        "ntasks": "1",
-    }
-    asks |= {key: value for key, value in site.sbatch.items() if not key.startswith("mail-")}
-    options = [f"--{key}" if value is True else f"--{key}={value}" for key, value in asks.items() if value]
-    if site.gpu:
-        options.append(f"--{site.gpu.option}={site.gpu.value}")
     inner = f'{python} -m svdstory.jobs doctor --json --out "$0"'
     command = "\n".join([*setup_of(site), f"exec {inner}"])
     try:
-        answer = scheduler.ask("srun", "--quiet", *options, "bash", "-c", command, str(out), deadline_s=1800)
+        answer = scheduler.ask(
+            "srun",
+            "--quiet",
+            *options_of_one(site, "svdstory-doctor", 5),
+            "bash",
+            "-c",
+            command,
+            str(out),
+            deadline_s=1800,
+        )
     except SlurmError as error:
         answer = error.printed  # exit status 1 where something there is bad: told in what it printed
         if not _findings_in(answer):

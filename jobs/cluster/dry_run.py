@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from svdstory.jobs.cluster import launch, preflight
+from svdstory.jobs.cluster.lacking import describe, lacking, nothing_to_add, room
 from svdstory.jobs.cluster.parameters import python_of
 from svdstory.jobs.cluster.sites import Site
-from svdstory.jobs.cluster.submit import describe, is_reduced, lacking, nothing_to_add, requests, room
-from svdstory.jobs.queue import ledger
-from svdstory.jobs.queue.ledger import Array, Live, Submission
+from svdstory.jobs.cluster.submit import is_reduced, requests
+from svdstory.jobs.queue import holders, ledger
+from svdstory.jobs.queue.holders import Live
+from svdstory.jobs.queue.ledger import Array, Submission
 from svdstory.jobs.queue.scheduler import SlurmError
 from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.plan import Plan, plans_of
@@ -54,6 +56,6 @@ def dry_run(
 def _queue(run: Path, site: Site) -> tuple[list[Live], int | None, str]:
     """What is in the queue of this run, room for more jobs, and Slurm's silence in words (empty: it answered)."""
     try:
-        return ledger.live(ledger.submissions(run)), room(site), ""
+        return holders.live(ledger.submissions(run)), room(site), ""
     except SlurmError as error:
         return [], site.submit_cap, str(error)

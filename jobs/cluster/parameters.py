@@ -44,6 +44,24 @@ def reduce_parameters(site: Site, array: Array, code: Path, before: list[str]) -
     }
 
 
+def options_of_one(site: Site, name: str, minutes: int) -> list[str]:
+    """Options of srun or sbatch for one job of one task with a GPU, as an array task of the site has it."""
+    asks = {
+        "job-name": name,
+        "partition": site.partition,
+        "account": site.account,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "wckey": site.wckey,
+        "time": str(minutes),
+        "nodes": "1",
+        "ntasks": "1",
+    }
+    asks |= {key: value for key, value in site.sbatch.items() if not key.startswith("mail-")}
+    asks |= {site.gpu.option: site.gpu.value} if site.gpu else {}
+    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in asks.items() if value]
+
+
 def _given(options: dict) -> dict:
     return {name: value for name, value in options.items() if value is not None and value is not False}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from svdstory.jobs.cluster.sites import Site
 from svdstory.jobs.node.stop import Stop
-from svdstory.jobs.queue import attempts, ledger
+from svdstory.jobs.queue import attempts, holders, ledger
 from svdstory.jobs.queue.ledger import Submission, write_whole
 from svdstory.jobs.queue.scheduler import SlurmError
 from svdstory.jobs.study.plan import Plan, plan_path, read_plan
@@ -84,7 +84,7 @@ def left_over(run: Path, plan: Plan, scorers: list[str]) -> list[str]:
     keys = [key for key in plan.units if key in unscored or key not in finished and key not in failed]
     if not keys:
         return []
-    by_hand = ledger.cancelled(ledger.submissions(run))
+    by_hand = holders.cancelled(ledger.submissions(run))
     return [key for key in keys if key not in by_hand]
 
 

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from svdstory.jobs.queue import attempts, ledger, scheduler
-from svdstory.jobs.queue.ledger import Live
+from svdstory.jobs.queue import attempts, holders, ledger, scheduler
+from svdstory.jobs.queue.holders import Live
 from svdstory.jobs.queue.nodes import bad_nodes
 from svdstory.jobs.queue.scheduler import SlurmError
 from svdstory.jobs.study.plan import plan_path, scorers_of_plan, unit_methods
@@ -51,7 +51,7 @@ def status(run: Path) -> Status:
     turns = [turn for submission in known for turn in attempts.read(submission.folder)]
     published = {key: when for key, when in published_at(store).items() if key in methods}
     missing, failures = methods.keys() - published.keys(), store.failures()
-    in_queue = ledger.to_come(live, failures, turns) & missing
+    in_queue = holders.to_come(live, failures, turns) & missing
     at_work = [holder for holder in live if holder.element.state == "RUNNING" and in_queue.intersection(holder.units)]
     processes = sum(holder.submission.intent["site"]["workers"] for holder in at_work)
     running = min(processes, len(in_queue))
@@ -111,7 +111,7 @@ def _published_in(shard: str) -> list[tuple[str, float]]:
 def _live(known: list[ledger.Submission], notes: list[str]) -> list[Live]:
     """The live elements of all submissions; none, and a note, where Slurm does not answer."""
     try:
-        return ledger.live(known)
+        return holders.live(known)
     except SlurmError as error:
         notes.append(f"the queue is not known: {error}")
         return []

@@ -3,29 +3,24 @@
 Asking twice adds nothing: what is finished or queued is left alone. A launcher may be killed at any moment (ledger.py).
 """
 
-import getpass
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from svdstory.jobs.cluster import launch, preflight
-from svdstory.jobs.cluster.chunks import Cost, arrays, cut, guess, shares
+from svdstory.jobs.cluster.chunks import shares
 from svdstory.jobs.cluster.freeze import freeze
+from svdstory.jobs.cluster.lacking import Lack, describe, lacking, nothing_to_add, room, slices
 from svdstory.jobs.cluster.parameters import parameters, python_of, reduce_parameters
 from svdstory.jobs.cluster.sites import Site
-from svdstory.jobs.queue import attempts, ledger, scheduler
-from svdstory.jobs.queue.ledger import Array, Live, Submission
-from svdstory.jobs.queue.nodes import bad_nodes
+from svdstory.jobs.queue import holders, ledger, scheduler
+from svdstory.jobs.queue.holders import Live
+from svdstory.jobs.queue.ledger import Array, Submission
 from svdstory.jobs.queue.scheduler import SlurmError
-from svdstory.jobs.queue.slices import Slice
 from svdstory.jobs.study.code import identity
-from svdstory.jobs.study.plan import Plan, plan_path, read_plan
-from svdstory.jobs.study.scores import Standing as Numbers
-from svdstory.jobs.study.scores import read_standing
-from svdstory.jobs.study.store import Store
-from svdstory.pipeline.config.strict import InputError, nearest
+from svdstory.jobs.study.plan import plan_path, read_plan
 
 
 @dataclass(frozen=True)
@@ -35,21 +30,6 @@ class Asked:
     submission: Submission | None
     added: int  # units
     refused: list[str]  # Slurm's words; empty: all that was asked is queued
-
-
-@dataclass(frozen=True)
-class Lack:
-    """What a run lacks, cut into the tasks that would make it."""
-
-    finished: set[str]
-    queued: set[str]
-    keys: list[str]  # of the units to ask for
-    tasks: list[list[str]]  # that sample, and score where the profile says `scorers_on: node`
-    sizes: list[int]  # tasks of each array
-    scoring: list[list[str]]  # tasks that score alone, after those: `scorers_on: array`
-    scoring_sizes: list[int]
-    cost: Cost
-    exclude: list[str]  # nodes where units failed at once
 
 
 @dataclass(frozen=True)
@@ -124,128 +104,17 @@ def submit_missing(
     return Asked(submission, len(lack.keys), refused)
 
 
-def lacking(
-    plan: Plan,
-    run: Path,
-    site: Site,
-    live: list[Live],
-    room: int | None,
-    scorers: Iterable[str],
-    cause: str | None = None,
-    per_task: int | None = None,
-    exclude: list[str] | None = None,
-    only: list[str] | None = None,
-) -> Lack:
-    """The units that are neither finished and scored nor in the hands of `live` elements; of these, those that failed
-    by `cause`, or `only` some.
-
-    `room` more jobs may be queued; None: any number. Raises InputError as `cut` and `failed_so` do.
-    """
-    store, units = Store(run), list(plan.units)
-    known = ledger.submissions(run)
-    earlier = [turn for submission in known for turn in attempts.read(submission.folder)]
-    finished, failures = store.finished(units), store.failures()
-    standing, wanted = read_standing(run), scorers if site.scorers_on != "reduce" else ()
-    complete = {key for key in finished if not standing.lacking(key, wanted)}
-    queued = ledger.to_come(live, failures, earlier) & set(units) - complete
-    keys = [key for key in units if key not in complete and key not in queued]
-    keys.sort(key=failures.__contains__)  # what has failed before comes last: it must not keep others waiting
-    keys = keys if cause is None else failed_so(keys, store, standing, cause)
-    chosen = None if only is None else set(only)
-    keys = [key for key in keys if chosen is None or key in chosen]
-    cost = cost_of(plan, earlier)
-    if exclude is None:
-        methods = {key: cell.method for key, cell in plan.units.items()}
-        exclude = bad_nodes(known, identity()["hash"], methods, finished, failures)
-    apart = site.scorers_on == "array" and bool(wanted)
-    tasks = cut([key for key in keys if not (apart and key in finished)], site, cost, room, per_task)
-    scoring = cut(keys, site, cost, room and room - len(tasks), per_task) if apart else []
-    most = _max_array(site) if keys else None
-    return Lack(
-        finished, queued, keys, tasks, arrays(len(tasks), most), scoring, arrays(len(scoring), most), cost, exclude
-    )
-
-
-def slices(plan: Plan, run: Path, site: Site, lack: Lack, scorers: Iterable[str]) -> Iterator[Slice]:
-    """What each task has to do, and which shards hold numbers of its units already."""
-    shards, scorers = read_standing(run).shards, tuple(scorers)
-    kinds = [(lack.tasks, True, scorers if site.scorers_on == "node" else ()), (lack.scoring, False, scorers)]
-    for tasks, sample, by in kinds:
-        for keys in tasks:
-            there = sorted({name for key in keys for name in shards.get(key, ())})
-            yield Slice(plan.only(keys), sample, by, tuple(there))
-
-
-def failed_so(keys: list[str], store: Store, numbers: Numbers, cause: str) -> list[str]:
-    """Those of the units whose last attempt, or a scorer, failed by `cause` (`any`: failed).
-
-    Raises InputError if there is none.
-    """
-    wanted = set(keys)
-    scoring = {key: why.partition(":")[0] for causes in numbers.failed.values() for key, why in causes.items()}
-    last = {key: why for key, why in scoring.items() if key in wanted}
-    last |= {key: found[-1].cause for key, found in store.failures().items() if key in wanted}
-    chosen = [key for key in keys if key in last and cause in (last[key], "any")]
-    if not chosen:
-        causes = sorted(set(last.values()))
-        what = "has failed" if cause == "any" else f"failed by {cause!r}{nearest(cause, causes)}"
-        raise InputError(
-            f"{store.run}: no unit that is missing {what}. Causes: {', '.join(causes) or 'none'}. "
-            "`svdstory submit` adds all that is missing.",
-            key="cause",
-        )
-    return chosen
-
-
 def is_reduced(run: Path) -> bool:
     """Whether a reduce job has built a report without holes. Units only ever come, so it holds from then on."""
     plans = [submission.intent["plan"] for submission in ledger.submissions(run) if submission.reduced]
     return str(plan_path(run).relative_to(run)) in plans
 
 
-def nothing_to_add(lack: Lack) -> str:
-    return f"nothing to add: {len(lack.finished)} units are finished, {len(lack.queued)} queued"
-
-
-def describe(lack: Lack, site: Site) -> str:
-    """What will be asked of Slurm, in words."""
-    units, tasks, sizes, cost = len(lack.keys), lack.tasks, lack.sizes, lack.cost
-    if not tasks:
-        todo = f"{len(lack.scoring)} tasks that score, and " if lack.scoring else ""
-        return f"all units are finished or queued: only {todo}a reduce job is asked for"
-    hours = (units * cost.unit_s + len(tasks) * cost.load_s) / 3600
-    how = "as measured in this run" if cost.measured else "a guess: nothing was measured yet"
-    gpu = f"--{site.gpu.option}={site.gpu.value}" if site.gpu else "no GPU"
-    cpus = f"{site.workers} processes of {site.cpus} cpus" if site.workers > 1 else f"{site.cpus} cpus"
-    where = (
-        ", ".join(
-            f"{word} {value}"
-            for word, value in (
-                ("partition", site.partition),
-                ("account", site.account),
-                ("constraint", site.constraint),
-                *site.sbatch.items(),
-            )
-            if value
-        )
-        or "the cluster's defaults"
-    )
-    then = f", then {len(lack.scoring)} tasks that score" if lack.scoring else ""
-    return (
-        f"{units} units in {len(tasks)} tasks of {min(map(len, tasks))} to {max(map(len, tasks))}, "
-        f"{len(sizes)} array{'s' * (len(sizes) != 1)} of at most {max(sizes)}, {site.parallel} at once{then}; "
-        f"then a reduce job of {site.reduce.minutes} minutes\n"
-        f"each task: {gpu}, {cpus}, {site.minutes} minutes; {where}\n"
-        f"about {hours:.1f} GPU hours ({cost.unit_s:.1f} s a unit, {cost.load_s:.0f} s to start a task; {how})"
-        + (f"\nnodes left out: {', '.join(lack.exclude)} (--exclude none takes them all)" if lack.exclude else "")
-    )
-
-
 def stand(run: Path) -> Standing:
     """Adopt what killed launchers left, and ask the controller once for all jobs of the run."""
     known = ledger.submissions(run)
     adopted = [array for s in known for array in ledger.settle(s, partial(launch.leave_pickles, s))]
-    return Standing(ledger.live(known), adopted)
+    return Standing(holders.live(known), adopted)
 
 
 def _queue(submission: Submission, site: Site, code: Path, standing: Standing, lack: Lack) -> list[str]:
@@ -287,27 +156,3 @@ def requests(
     for array, share in zip(scoring, shares(len(scoring), site.parallel), strict=True):
         yield array, reduce_parameters(site, array, code, sampled) | {"array_parallelism": share}
     yield of_reduce, reduce_parameters(site, of_reduce, code, before + jobs)
-
-
-def cost_of(plan: Plan, earlier: list[attempts.TaskAttempt]) -> Cost:
-    """What a unit and a model load take: as measured in earlier attempts of this run, else a guess."""
-    images = sum(len(plan.sets[cell.set].settings) for cell in plan.units.values()) / len(plan.units)
-    guessed, unit_s = guess(plan.steps, plan.size, images), attempts.unit_seconds(earlier)
-    if unit_s is None:
-        return guessed
-    return Cost(unit_s, attempts.load_seconds(earlier) or guessed.load_s, measured=True)
-
-
-def room(site: Site) -> int | None:
-    """How many more jobs (array elements count) may be queued. None: neither profile nor accounting names a cap."""
-    cap = site.submit_cap or scheduler.submit_cap(getpass.getuser(), site.account, site.partition, site.qos)
-    if cap is None:
-        return None
-    queued = scheduler.ask("squeue", "-h", "-r", "--me", "-o", "%i").split()
-    return max(0, cap - len(queued))
-
-
-def _max_array(site: Site) -> int | None:
-    told = scheduler.max_array_size()
-    sizes = [max(size, 1) for size in (told, site.max_array) if size is not None]  # 0: no arrays, so jobs one by one
-    return min(sizes, default=None)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from svdstory.jobs.node.worker import fitting
 from svdstory.jobs.study.plan import Plan
 from svdstory.jobs.study.process import Process
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.generation import generate
+from svdstory.pipeline.models.device import fitting
 from svdstory.pipeline.models.load import load_model
 from svdstory.pipeline.spectral.recorder import SpectraRecorder
 
@@ -46,7 +46,7 @@ def record_spectra(
             exact_filter=plan.exact_filter,
             **plan.sampling,
             spectra=recorder,
-            micro_batch=fitting(plan, method, len(prompts.settings), model.device),
+            micro_batch=fitting(plan.model, method, len(prompts.settings), plan.size, model.device),
         )
         if not recorder.values:
             raise InputError(

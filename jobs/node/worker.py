@@ -18,13 +18,12 @@ from safetensors.torch import save
 
 from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.command_line import command_of
+from svdstory.jobs.study.elsewhere import MISSING
 from svdstory.jobs.study.plan import Cell, Plan, content
 from svdstory.jobs.study.store import Attempt, Store
-from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.decoding import NotFinite
 from svdstory.pipeline.generation import Generated, generate
-from svdstory.pipeline.models import memory
-from svdstory.pipeline.models.device import device_name
+from svdstory.pipeline.models.device import device_name, fitting
 from svdstory.pipeline.models.load import Model, load_model
 
 FATAL = ("disk full", "bad node")  # causes after which the next unit would fail too
@@ -48,17 +47,20 @@ def work(
     keys: Iterable[str],
     *,
     device: str | None = None,
+    model: Model | None = None,
     micro_batch: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[str, str, float], None] = lambda key, state, seconds: None,
 ) -> Outcome:
     """Make the units `keys` that are not finished. A unit that fails is recorded, and the next one is made.
 
+    `model`: the plan's, where it is loaded already; else it is, onto `device`, by the first unit that is missing.
+
     `stop` is asked before each unit and after each denoising step; when it says so, the unit at hand is abandoned.
     `report` is told of each unit: (key, "done" | "found" | its failure's cause, seconds). Raises InputError for a
     model that cannot be loaded here.
     """
-    outcome, attempt, model = Outcome(), Attempt.here(), None
+    outcome, attempt = Outcome(), Attempt.here()
     for key in keys:
         if stop():
             outcome.stopped = "asked to stop"
@@ -67,7 +69,13 @@ def work(
             outcome.found.append(key)
             report(key, "found", 0.0)
             continue
-        model = model or load_model(plan.model, device)
+        if key in plan.brought:  # recorded when it was looked for (study/elsewhere.py)
+            outcome.failed[key] = MISSING
+            report(key, MISSING, 0.0)
+            continue
+        if model is None or model.spoiled:
+            model = None  # the old one's memory, before the new one's
+            model = load_model(plan.model, device)
         began = time.time()
         try:
             make_unit_that_fits(plan, plan.units[key], store, model, attempt, micro_batch, stop)
@@ -101,13 +109,13 @@ def make_unit_that_fits(
     """
     prompts, method = plan.sets[cell.set], plan.methods[cell.method]
     images = len(prompts.settings)
-    size = micro_batch or fitting(plan, method, images, model.device)
+    size = micro_batch or fitting(plan.model, method, images, plan.size, model.device)
     while True:
         try:
             return make_unit(plan, cell, store, model, attempt, size, stop)
         except Exception as error:
             size = min(size or images, images) // 2
-            if size < 1 or cause_of(error) != "out of memory":
+            if size < 1 or cause_of(error) != "out of memory" or method.function:
                 raise
             print(f"{cell.key}: out of memory; again with {size} images at once", flush=True)
         if torch.cuda.is_available():  # after the handler: the error's traceback held the tensors
@@ -142,7 +150,9 @@ def make_unit(
         micro_batch=micro_batch,
     )
     files = {f"{i}.png": png(image, text_chunks(plan, cell, i)) for i, image in enumerate(made.images)}
-    files["tensors.safetensors"] = tensors(made, model)
+    masks = masks_of(made)
+    if masks is not None:
+        files["tensors.safetensors"] = save({"masks": masks})
     manifest = {
         "set": {"name": cell.set, **prompts.content()},
         "prompts": prompts.prompts,
@@ -163,14 +173,6 @@ def make_unit(
         "code": identity(),
     }
     store.publish(cell.key, files, manifest, attempt)
-
-
-def fitting(plan: Plan, method: Method, images: int, device: torch.device) -> int | None:
-    """The micro-batch that fits the card at hand; None, all at once, where it is not known to matter."""
-    if device.type != "cuda" or not memory.applies(plan.model):
-        return None
-    card_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return memory.largest_micro_batch(method, images, plan.size, card_gib) or 1
 
 
 def text_chunks(plan: Plan, cell: Cell, image: int) -> dict[str, str]:
@@ -205,11 +207,12 @@ def png(image: Image.Image, chunks: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def tensors(made: Generated, model: Model) -> bytes:
-    """masks: (B, H/2, W/2) uint8, the subject masks that the sampler ended with."""
+def masks_of(made: Generated) -> torch.Tensor | None:
+    """(B, h, w) uint8: the subject masks that the sampler ended with, at half the latents' size; a function's own."""
+    if made.sample is None:
+        return made.masks
     rows, columns = (side // 2 for side in made.sample.latents.shape[-2:])
-    masks = made.sample.masks.unflatten(1, (rows, columns)).to("cpu", torch.uint8)
-    return save({"masks": masks.contiguous()})
+    return made.sample.masks.unflatten(1, (rows, columns)).to("cpu", torch.uint8).contiguous()
 
 
 def free_memory() -> None:

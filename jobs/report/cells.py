@@ -10,6 +10,8 @@ from pathlib import Path
 from svdstory.jobs.report.fonts import lacking
 from svdstory.jobs.report.measurements import Measured, read_measurements, relative_to_plain
 from svdstory.jobs.report.statistics import Measurement
+from svdstory.jobs.study.elsewhere import DEVICE as ELSEWHERE
+from svdstory.jobs.study.elsewhere import MISSING as PICTURES_MISSING
 from svdstory.jobs.study.plan import Cell, Plan, plan_path, read_plan
 from svdstory.jobs.study.scores import Scores, read_scores
 from svdstory.jobs.study.store import Failure, Store
@@ -40,6 +42,7 @@ class Place:
     code: str = ""  # what made it: the code's hash and its revision
     torch: str = ""
     diffusers: str = ""
+    lacking: str = ""  # of pictures made elsewhere: which are not there, a line each
 
     @property
     def hole(self) -> str:
@@ -58,6 +61,7 @@ class Study:
     plan: Plan
     places: tuple[Place, ...]
     measured: Measured
+    published: str = ""  # the paper's table that is to stand beside it (published.py)
 
     @cached_property
     def by_set(self) -> dict[str, list[Place]]:
@@ -78,7 +82,19 @@ class Study:
     def notes(self) -> list[str]:
         """What a reader must know before believing the images."""
         model = f"{self.plan.model.name}: {self.plan.model.note}" if self.plan.model.note else ""
-        return [note for note in (model, lacking(self.plan)) if note]
+        return [note for note in (model, lacking(self.plan), *self.elsewhere) if note]
+
+    @cached_property
+    def elsewhere(self) -> list[str]:
+        """Which pictures this run's model did not make, and which of those are not there."""
+        notes = []
+        for name in [name for name, method in self.plan.methods.items() if method.pictures]:
+            holes = [place.lacking for place in self.places if place.cell.method == name and place.lacking]
+            lines = [line for hole in holes for line in hole.splitlines()]
+            more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+            lost = f"; {len(holes)} of its cells are holes: {lines[0]}{more}" if lines else ""
+            notes.append(f"{name}: pictures of another model or tool, imported as they are{lost}")
+        return notes
 
     @property
     def number_notes(self) -> list[str]:
@@ -90,7 +106,8 @@ class Study:
     @cached_property
     def mixtures(self) -> list[str]:
         """What is not the same for all units: then a difference between two may be the code's or the device's."""
-        done = {place.cell.key: place for place in self.places if place.state == DONE}
+        here = [place for place in self.places if place.device != ELSEWHERE]
+        done = {place.cell.key: place for place in here if place.state == DONE}
         notes = []
         for what, words in MADE_BY.items():
             kinds = Counter(getattr(place, what) for place in done.values())
@@ -113,7 +130,8 @@ class Study:
         cells = tuple(cell for cell in self.plan.cells if cell.set in sets)
         plan = Plan(**{**fields, "sets": sets, "cells": cells})
         measured = replace(self.measured, cells=[m for m in self.measured.cells if m.set in sets])
-        return Study(self.run, plan, tuple(p for p in self.places if p.cell.set in sets), measured)
+        places = tuple(p for p in self.places if p.cell.set in sets)
+        return Study(self.run, plan, places, measured, self.published)
 
     def damaged(self, damage: dict[str, str]) -> "Study":
         """With the units of `damage` (key -> cause) as holes, without numbers."""
@@ -125,7 +143,7 @@ class Study:
             replace(m, value=None, cause=holes[m.set, m.method, m.seed]) if (m.set, m.method, m.seed) in holes else m
             for m in self.measured.cells
         ]
-        return Study(self.run, self.plan, places, replace(self.measured, cells=cells))
+        return Study(self.run, self.plan, places, replace(self.measured, cells=cells), self.published)
 
 
 def is_random(protocol: dict) -> bool:
@@ -181,5 +199,6 @@ def read_unit(store: Store, key: str, failures: list[Failure]) -> Place:
             versions.get("diffusers", ""),
         )
     if problem == "missing" and failures:
-        return Place(nowhere, FAILED, failures[-1].cause)
+        last = failures[-1]
+        return Place(nowhere, FAILED, last.cause, lacking=last.message if last.cause == PICTURES_MISSING else "")
     return Place(nowhere, MISSING) if problem == "missing" else Place(nowhere, CORRUPT, problem)

@@ -3,6 +3,8 @@
 import re
 
 from svdstory.jobs.report.escaping import drawn
+from svdstory.pipeline.config.brought import ELSEWHERE
+from svdstory.pipeline.config.methods import WITHOUT_INJECTION
 from svdstory.pipeline.config.prompt_sets import PromptSet
 
 LANGUAGES = ("en", "ru")
@@ -15,12 +17,11 @@ METHODS = [  # pattern of the name, English, Russian; {0}, {1} are the pattern's
     ("consistory-no-attention", "ConsiStory, no extended attention", "ConsiStory без общего внимания"),
     ("consistory-dropout-(.+)", "ConsiStory, mask dropout {0}", "ConsiStory, дропаут масок {0}"),
     ("consistory-no-query-blending", "ConsiStory, no query blending", "ConsiStory без смешивания запросов"),
-    ("consistory-no-injection", "ConsiStory, no injection", "ConsiStory без внедрения признаков"),
     ("consistory-anchors-(.+)", "ConsiStory, anchors: {0}", "ConsiStory, опорных: {0}"),
+    ("consistory-clip", "ConsiStory, clipped after 1", "ConsiStory, срез после 1"),
     ("unmasked", "Unmasked attention", "Внимание без масок"),
     ("unmasked-anchors-(.+)", "Unmasked, anchors: {0}", "Без масок, опорных: {0}"),
     ("svd-top-(.+)", "SVD, top {0}", "SVD, первые {0}"),
-    ("svd-fraction-injection", "SVD 5 % + injection", "SVD 5 % + внедрение"),
     ("svd-fraction-([0-9.]+)", "SVD {0%}", "SVD {0%}"),
     ("svd-energy-(.+)", "SVD, {0%} of energy", "SVD, {0%} энергии"),
     ("svd-kv-(.+)-(.+)", "SVD, K {0%}, V {1%}", "SVD, K {0%}, V {1%}"),
@@ -83,11 +84,17 @@ WORDS = {
     "intervals": ("95 % bootstrap intervals over prompt sets, n = {0}", "95 % бутстреп-интервалы по наборам, n = {0}"),
     "incomplete": ("{0} sets left out: cells are missing", "пропущено наборов: {0} (нет ячеек)"),
     "sets": ("Prompt sets", "Наборы запросов"),
+    "no injection": ("{0}, no injection", "{0}, без внедрения признаков"),
+    "elsewhere": ("made elsewhere", "сделано не здесь"),
 }
 
 
 def method_label(name: str, lang: str = "en") -> str:
-    """`svd-kv-0.01-0.05` -> `SVD, K 1 %, V 5 %`; a user's method keeps its name."""
+    """`svd-kv-0.01-0.05` -> `SVD, K 1 %, V 5 %`; a user's method keeps its name. A twin's label is its method's and more."""
+    if name.endswith(ELSEWHERE):
+        return f"{drawn(name.removesuffix(ELSEWHERE))} ({word('elsewhere', lang)})"
+    if name.endswith(WITHOUT_INJECTION):
+        return word("no injection", lang, method_label(name.removesuffix(WITHOUT_INJECTION), lang))
     for pattern, *texts in METHODS:
         found = re.fullmatch(pattern, name)
         if found:
@@ -118,6 +125,8 @@ def per_cent(share: str | float) -> str:
 METRICS = {
     "clipscore": ("CLIPScore", "CLIPScore"),
     "clip_i": ("CLIP-I", "CLIP-I"),
+    "dino_i": ("DINO-I", "DINO-I"),
+    "cqs": ("CQS", "CQS"),
     "dreamsim": ("DreamSim distance", "расстояние DreamSim"),
     "background": ("background similarity", "сходство фонов"),
     "layout": ("layout displacement", "смещение композиции"),
@@ -125,6 +134,7 @@ METRICS = {
     "body_hue_distance": ("body hue distance", "разница цвета объекта"),
     "kind_accuracy": ("kind accuracy", "точность вида объекта"),
     "scene_accuracy": ("scene accuracy", "точность сцены"),
+    "accessory_accuracy": ("accessory accuracy", "точность аксессуара"),
     "scene_leakage": ("scene leakage", "утечка сцены"),
     "world_background": ("background similarity", "сходство фонов"),
     "world_layout": ("layout difference", "различие композиций"),
@@ -139,6 +149,10 @@ MEANINGS = {  # what a number says, for people who never heard its name
     "clipscore": "how well each picture fits its prompt",
     "clip_i": "how alike the pictures of a set are",
     "clip_i_subject": "how alike the subject is from picture to picture",
+    "dino_i": "how alike the pictures of a set are",
+    "dino_i_subject": "how alike the subject is from picture to picture",
+    "cqs": "whether each picture is like the others and fits its prompt, both at once",
+    "cqs_subject": "whether each picture has the others' subject and fits its prompt, both at once",
     "dreamsim": "how different the pictures of a set look",
     "dreamsim_subject": "how different the subject looks from picture to picture",
     "background": "how alike the backgrounds of a set are",
@@ -148,6 +162,7 @@ MEANINGS = {  # what a number says, for people who never heard its name
     "body_hue_distance": "how different the subject's colour is from picture to picture, in degrees of hue",
     "kind_accuracy": "in what share of the pictures the subject is what the prompt says",
     "scene_accuracy": "in what share of the pictures the scene is what the prompt says",
+    "accessory_accuracy": "in what share of the pictures the subject wears, holds or does what the prompt says",
     "scene_leakage": "how much of one picture's scene shows in the others: 0 none, 1 all",
     "world_background": "how alike the backgrounds of a set are",
     "world_layout": "how far apart the subjects of a set stand",

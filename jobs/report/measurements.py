@@ -9,7 +9,9 @@ from svdstory.jobs.study.plan import Plan
 from svdstory.jobs.study.scores import Scores, image_hashes, images_digest, read_scores
 from svdstory.jobs.study.store import Failure, Store
 from svdstory.pipeline.metrics.names import METRICS, NO_BASIS, metric_name, parts
+from svdstory.pipeline.miniature.world.leakage import leakage_beside_plain
 
+PLAIN = "sdxl"
 # What only means something beside plain sampling's number of the same set and seed.
 RELATIVE = {
     "background": "difference",
@@ -57,6 +59,7 @@ def read_measurements(
     failures = store.failures() if failures is None else failures
     scores = read_scores(store.run) if scores is None else scores
     shown = {key: found and images_digest(found) for key, found in images.items()}
+    plain = {(cell.set, cell.seed): cell.key for cell in plan.cells if cell.method == PLAIN}
     for scorer in dict.fromkeys(scorers):
         chosen = scores.protocol(scorer, plan.units)
         protocol = scores.protocols.get(chosen, {})
@@ -73,6 +76,9 @@ def read_measurements(
                     lacking[cell] = cause
                 else:
                     value = record.values.get(value_name)
+                    if value is None and value_name == "scene_leakage" and (other := plain.get((cell.set, cell.seed))):
+                        beside = scores.of(scorer, other, chosen, shown[other]) if shown[other] else None
+                        value = _open_leakage(record.values, beside.values if beside else {})
                     cause = NO_BASIS[family] if value is None else ""
                 cells.append(
                     Measurement(metric, cell.method, cell.set, plan.sets[cell.set].group, cell.seed, value, cause)
@@ -82,7 +88,14 @@ def read_measurements(
     return Measured(cells, protocols, unscored)
 
 
-def relative_to_plain(measured: Measured, plain: str = "sdxl") -> Measured:
+def _open_leakage(values: dict, plain: dict) -> float | None:
+    """Leakage of a set that leaves its scenes open: a picture's own scene is what plain sampling drew."""
+    if "background_looks" not in values or "background_looks" not in plain:
+        return None
+    return leakage_beside_plain(values["background_looks"], plain["background_looks"])
+
+
+def relative_to_plain(measured: Measured, plain: str = PLAIN) -> Measured:
     """The same and more, where the method `plain` was measured: background similarity in excess of plain sampling's
     (leakage), layout displacement relative to plain sampling's, each by the same set and seed."""
     cells, protocols = list(measured.cells), dict(measured.protocols)

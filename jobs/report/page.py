@@ -18,8 +18,9 @@ from svdstory.jobs.report.escaping import script
 from svdstory.jobs.report.findings import Findings, better
 from svdstory.jobs.report.labels import lead, meaning, method_label, metric_label
 from svdstory.jobs.report.opening import opening_view
+from svdstory.jobs.report.published import differences, published
 from svdstory.jobs.report.sentences import caveat, sentences
-from svdstory.jobs.report.tables.table_files import answer_rows, groups_of, left_out
+from svdstory.jobs.report.tables.table_files import answer_rows, beside_rows, groups_of, left_out
 from svdstory.jobs.report.thumbnails import PAGE_SIDE, Pack, as_uri, webp
 from svdstory.jobs.report.verdicts import verdicts
 from svdstory.jobs.study.command_line import command
@@ -81,15 +82,24 @@ def write_page(page: Page) -> bytes:
             meanings={metric_label(m): meaning(m) for m in page.findings.axes.values()},
             left_out=left_out(page.study, list(page.findings.axes.values())),
             answers=answer_rows(page.findings.answers, page.study),
+            published=published_view(page),
             figures=figures,
             overview=preview(page.folder / "overview.png"),
             data=script(run_data(page)),
-            css=_text("page.css"),
+            css=stylesheet(),
             js=_text("page.js"),
             blocks=[_block_json(path) for path in blocks] if inline else [],
         )
         .encode()
     )
+
+
+def published_view(page: Page) -> dict | None:
+    """A paper's table beside the run's numbers, where one was asked for."""
+    if not page.study.published:
+        return None
+    table, rows = published(page.study.published), beside_rows(page.study, page.findings)
+    return {"table": table, "rows": rows, "differences": differences(table, page.study)}
 
 
 def tally(study: Study) -> str:
@@ -204,6 +214,10 @@ def _rounded(value: float | None) -> float | None:
 
 def _text(name: str) -> str:
     return resources.files("svdstory.jobs.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def stylesheet() -> str:
+    return _text("page.css")
 
 
 @lru_cache

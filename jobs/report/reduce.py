@@ -9,7 +9,7 @@ import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from svdstory.jobs.report import overview
@@ -33,6 +33,7 @@ from svdstory.jobs.report.labels import LANGUAGES
 from svdstory.jobs.report.metrics_csv import metrics_csv
 from svdstory.jobs.report.page import Page, thumbnail_block, write_page
 from svdstory.jobs.report.parts import Below, parts_of, parts_page, said
+from svdstory.jobs.report.published import published as published_table
 from svdstory.jobs.report.safe_names import safe_names
 from svdstory.jobs.report.set_grids import add_grids
 from svdstory.jobs.report.tables.table_files import add_tables
@@ -86,21 +87,24 @@ def reduce(
     plan_file: Path | None = None,
     lang: str = "en",
     figures: list[str] | None = None,
+    published: str | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> ReduceResult:
     """Make RUN/report from what the run's files hold. Raises InputError where there is no plan.
 
     plan_file: an earlier plan of the run, None for its last. lang: of the figures' labels. figures: their names, None
-    for all that the run gives. `report` is told what is at work, one prompt set at a time.
+    for all that the run gives. published: a paper's table to set beside the run's numbers. `report` is told what is at
+    work, one prompt set at a time.
     """
-    check(lang, figures)
+    check(lang, figures, published)
     try:
-        study = read_study(Path(run), plan_file)
+        study = replace(read_study(Path(run), plan_file), published=published or "")
         with drawn_in(study.plan.font):
             return _reduce(study, lang, figures, report)
     except zipfile.BadZipFile:  # a damaged pack of thumbnails costs time, nothing else
         shutil.rmtree(pack_path(Path(run), "").parent)
-        return reduce(run, plan_file=plan_file, lang=lang, figures=figures, report=report)
+        how = {"lang": lang, "figures": figures, "published": published}
+        return reduce(run, plan_file=plan_file, report=report, **how)
 
 
 def _reduce(study: Study, lang: str, figures: list[str] | None, report: Callable[[str], None]) -> ReduceResult:
@@ -166,17 +170,19 @@ def add_whole(draft: Draft, study: Study, parts: dict[str, Study]) -> dict[str, 
 
 def add_statistics(draft: Draft | Below, study: Study) -> tuple[Findings, list]:
     """metrics.csv and statistics.json. Returns what the numbers say, and what they stand for as an input."""
-    common = [study.plan.hash(), digest(described_numbers(study)), study.mixtures]
+    common = [study.plan.hash(), digest(described_numbers(study)), study.mixtures, *filter(None, [study.published])]
     places = digest(described_places(study))
     draft.add("metrics.csv", ["metrics", places, *common], lambda: metrics_csv(study))
     draft.add("statistics.json", ["findings", *common], lambda: to_json(find(study)))
     return from_json(draft.read("statistics.json")), common
 
 
-def check(lang: str, figures: list[str] | None) -> None:
+def check(lang: str, figures: list[str] | None, published: str | None) -> None:
     if lang not in LANGUAGES:
         raise InputError(f"language {lang!r}: expected {' or '.join(LANGUAGES)}.", key="lang")
     chosen(figures)
+    if published is not None:
+        published_table(published)
 
 
 def add_numbers(

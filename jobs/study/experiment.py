@@ -5,11 +5,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from svdstory.jobs.study.elsewhere import pattern_of
+from svdstory.pipeline.config.brought import ELSEWHERE
 from svdstory.pipeline.config.documents import expanded, is_document, read_document
 from svdstory.pipeline.config.lora import Lora
 from svdstory.pipeline.config.methods import Method, MethodEntry, expand, shipped_entries
+from svdstory.pipeline.config.own_code import read_function
 from svdstory.pipeline.config.prompt_sets import BadSets, PromptSet, find_sets, slug
 from svdstory.pipeline.config.schedulers import SchedulerConfig
 from svdstory.pipeline.config.strict import (
@@ -27,9 +30,40 @@ from svdstory.pipeline.metrics.names import parts
 
 
 class NewMethod(MethodEntry):
-    """A method of the experiment's own, in the words of methods.yaml."""
+    """A method of the experiment's own: in the words of methods.yaml, a Python function, or pictures made elsewhere.
+
+    python: `my_method.py:generate`; `set` and `sweep` are then the function's own switches. pictures, masks: paths with
+    {set}, {seed} and {image}.
+    """
 
     name: Text = Field(min_length=1)
+    python: Text | None = None
+    pictures: Text | None = None
+    masks: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self):
+        kinds = [key for key in ("base", "python", "pictures") if getattr(self, key)]
+        if len(kinds) > 1:
+            raise ValueError(f"{' and '.join(kinds)} exclude each other: give one")
+        if self.pictures and (self.set or self.sweep):
+            raise ValueError("set and sweep would do nothing to pictures that are there: leave them out")
+        if self.masks and not self.pictures:
+            raise ValueError("masks belong to pictures made elsewhere: give `pictures` too")
+        return self
+
+    def entry(self, near: Path) -> MethodEntry:
+        """The method in the words of methods.yaml alone. Raises InputError for a file that cannot be used."""
+        if self.python:
+            function = read_function(self.python, near).model_dump()
+            own = {f"function.set.{key}": value for key, value in self.set.items()}
+            sweep = {f"function.set.{key}": values for key, values in self.sweep.items()}
+            return MethodEntry(about=self.about, set={"function": function, **own}, sweep=sweep)
+        if self.pictures:
+            return MethodEntry(
+                about=self.about, set={"pictures": pattern_of(self.pictures, self.masks, near).model_dump()}
+            )
+        return MethodEntry(**{key: getattr(self, key) for key in MethodEntry.model_fields})
 
 
 class Experiment(Strict):
@@ -166,24 +200,55 @@ def _sets_of(wanted: Iterable[str], near: Path) -> tuple[dict[str, PromptSet], d
     return sets, bad
 
 
-def read_methods(experiment: Experiment, only: list[str] | None = None) -> dict[str, Method]:
+def own_switches(experiment: Experiment, near: Path = Path()) -> dict[str, set[str]]:
+    """The switches that the experiment itself sets, by the name of the method: not those of a base."""
+    own = {m.name: _named(m, near) for m in experiment.methods if not isinstance(m, str)}
+    entries = {**shipped_entries(), **own}
+    return {name: {*entry.set, *entry.sweep} for base, entry in own.items() for name in expand(base, entries)}
+
+
+def read_methods(experiment: Experiment, near: Path = Path(), only: list[str] | None = None) -> dict[str, Method]:
     """The experiment's methods by name, sweeps expanded; `only` these, which may also be others of methods.yaml.
 
-    Raises InputError for unknown or impossible ones.
+    Paths of the user's own are taken relative to `near`. Pictures made elsewhere say so in their method's name. Raises
+    InputError for unknown or impossible methods.
     """
-    own = {m.name: MethodEntry(**m.model_dump(exclude={"name"})) for m in experiment.methods if not isinstance(m, str)}
-    shipped = shipped_entries()
-    for name in own:
-        if name in shipped or any(entry.sweep and name in expand(family) for family, entry in shipped.items()):
-            raise InputError(f"the method name {name!r} is taken by svdstory's own. Choose another name.")
-    entries = {**shipped, **own}
-    asked = [method if isinstance(method, str) else method.name for method in experiment.methods]
     with concerning("methods"):
-        methods = _together([expand(name, entries) for name in asked])
+        own = {m.name: _named(m, near) for m in experiment.methods if not isinstance(m, str)}
+        shipped = shipped_entries()
+        for name in own:
+            if _is_shipped(name):
+                raise InputError(f"the method name {name!r} is taken by svdstory's own. Choose another name.")
+        entries = {**shipped, **own}
+        asked = [method if isinstance(method, str) else method.name for method in experiment.methods]
+        methods = _together([_expanded(name, entries) for name in asked])
     if only is None:
         return methods
     with concerning("only_methods"):
-        return _together([{name: methods[name]} if name in methods else expand(name, entries) for name in only])
+        chosen = [name if name in methods else name + ELSEWHERE for name in only]
+        return _together(
+            [{n: methods[n]} if n in methods else _expanded(name, entries) for n, name in zip(chosen, only)]
+        )
+
+
+def _named(method: NewMethod, near: Path) -> MethodEntry:
+    try:
+        return method.entry(near)
+    except InputError as error:
+        raise InputError(f"method {method.name}: {error}", error.key) from None
+
+
+def _expanded(name: str, entries: dict[str, MethodEntry]) -> dict[str, Method]:
+    """The methods that `name` stands for, those of pictures marked."""
+    return {n + (ELSEWHERE if method.pictures else ""): method for n, method in expand(name, entries).items()}
+
+
+def _is_shipped(name: str) -> bool:
+    """Whether methods.yaml, its sweeps or its rules know a method of that name."""
+    try:
+        return bool(expand(name))
+    except InputError:
+        return False
 
 
 def _together(parts: list[dict[str, Method]]) -> dict[str, Method]:

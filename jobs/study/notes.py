@@ -3,14 +3,14 @@
 import re
 from itertools import combinations
 
+from svdstory.jobs.study.elsewhere import notes_of
 from svdstory.jobs.study.plan import Plan
-from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.methods import BLENDING_FROM, Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.subject_words import WORDS, normal
 from svdstory.pipeline.config.tokens import tokenizer_of
 
 NAMED = 3  # sets that a line names; it counts the others
-BLENDING_FROM = 10  # steps: query blending lasts a tenth of them
 FOREIGN = {  # other programs' syntax inside prompts
     "weights": re.compile(r"\([^()]*:\s*-?\d*\.?\d+\s*\)|\(\(|\)\)|\)\+|\)-|\w\+\+"),
     "a LoRA or a network": re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>"),
@@ -25,7 +25,7 @@ def notes(plan: Plan) -> list[str]:
     for name, prompts in plan.sets.items():
         for line in [*filter(None, [prompts.note]), *foreign_syntax(plan, prompts), *outside_the_world(plan, prompts)]:
             by_line.setdefault(line, []).append(name)
-    return [f"{_some(names)}: {line}" for line, names in by_line.items()] + method_notes(plan)
+    return [f"{_some(names)}: {line}" for line, names in by_line.items()] + method_notes(plan) + [*notes_of(plan)]
 
 
 def _some(names: list[str]) -> str:
@@ -61,7 +61,8 @@ def outside_the_world(plan: Plan, prompts: PromptSet) -> list[str]:
 
 def method_notes(plan: Plan) -> list[str]:
     """Switches that change nothing, or less than their names say, and methods that draw the same under two names."""
-    lines = [f"method {name}: {line}" for name, method in plan.methods.items() for line in _shares(method)]
+    rank = plan.model.widest()
+    lines = [f"method {name}: {line}" for name, method in plan.methods.items() for line in _shares(method, rank)]
     blending = [name for name, method in plan.methods.items() if method.query_blending]
     if blending and plan.steps < BLENDING_FROM:
         lines.append(
@@ -78,8 +79,8 @@ def method_notes(plan: Plan) -> list[str]:
     return lines
 
 
-def _shares(method: Method) -> list[str]:
-    """Of filters that keep everything."""
+def _shares(method: Method, rank: int) -> list[str]:
+    """Of filters that keep everything: no K or V has more than `rank` singular values."""
     found = []
     for key in ("filter_k", "filter_v"):
         chosen = getattr(method, key)
@@ -89,6 +90,10 @@ def _shares(method: Method) -> list[str]:
             hint = f"; {chosen.keep_energy:g} % is {chosen.keep_energy / 100:g}" if chosen.keep_energy > 1 else ""
             found.append(
                 f"{key}.keep_energy {chosen.keep_energy:g} is all of the energy or more: it keeps everything{hint}"
+            )
+        if chosen.keep_top is not None and chosen.keep_top >= rank:
+            found.append(
+                f"{key}.keep_top {chosen.keep_top} keeps everything: this model's K and V have {rank} singular values"
             )
         if chosen.keep_fraction == 1:
             found.append(f"{key}.keep_fraction 1 keeps everything")

@@ -12,7 +12,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from svdstory.jobs.study.experiment import Experiment, read_methods, read_prompt_sets
+from svdstory.jobs.study.elsewhere import source_key, sources
+from svdstory.jobs.study.experiment import Experiment, own_switches, read_methods, read_prompt_sets
 from svdstory.jobs.study.process import Process
 from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
 from svdstory.pipeline.config.documents import expanded
@@ -82,6 +83,11 @@ class Plan(Strict):
             units.setdefault(cell.key, cell)
         return units
 
+    @cached_property
+    def brought(self) -> frozenset[str]:
+        """Keys of the units of pictures made elsewhere: they come in before anything is queued, or not at all."""
+        return frozenset(key for key, cell in self.units.items() if self.methods[cell.method].pictures)
+
     def only(self, keys: Iterable[str]) -> "Plan":
         """The part of the plan that makes these units, in their order: what a task needs to know."""
         cells = tuple(self.units[key] for key in keys)
@@ -102,13 +108,12 @@ class Plan(Strict):
         return ", ".join([self.scheduler, *(f"{key} {value}" for key, value in changes)])
 
     def hash(self) -> str:
+        """12 hex digits; without what makes no cell another: notes, and where pictures made elsewhere lie."""
         unset = {key: True for key in ("font", "file", *LATER) if not getattr(self, key)}
         unset |= {key: True for key in OFF if key not in content(self.sampling)}
         sets = {name: {"note"} | {key for key in LATER if not getattr(one, key)} for name, one in self.sets.items()}
-        model = MODEL_DEFAULTS | {
-            key for key in ("loras", "vae", "vae_folder", "vae_identity") if not getattr(self.model, key)
-        }
-        apart = {"sets": sets, "model": model, **unset}  # no cell is another for these
+        model = MODEL_DEFAULTS | {key for key in LATER_OF_MODEL if not getattr(self.model, key)}
+        apart = {"sets": sets, "model": model, "methods": {"__all__": {"pictures": {"folder"}}}, **unset}
         return digest(self.model_dump(mode="json", exclude=apart))[:12]
 
 
@@ -127,7 +132,7 @@ def make_plan(
     like: the model of models.yaml that the experiment's, a folder, is said to be.
     Raises InputError that lists everything that is wrong: prompts, methods, sizes, missing weights.
     """
-    sets, methods = read_prompt_sets(experiment, near, sets), read_methods(experiment, methods)
+    sets, methods = read_prompt_sets(experiment, near, sets), read_methods(experiment, near, methods)
     with concerning("model"):
         model = resolve_model(experiment.model, dtype, like, experiment.vae)
     sampling = chosen(experiment, model)
@@ -136,14 +141,15 @@ def make_plan(
     own = located(experiment.loras, near, model.text_width())
     sets = {name: completed(one, experiment.negative, own, near, model) for name, one in sets.items()}
     check_sets(sets, methods, model, sampling["long_prompts"] == "chunk", sampling["prompt_weights"])
-    check_methods(sets, methods, setting["steps"])
+    check_methods(sets, methods, setting["steps"], own_switches(experiment, near))
     exact = experiment.exact_filter
-    cells = [
-        Cell(set=s, method=m, seed=seed, key=unit_key(sets[s], methods[m], seed, model, setting, exact))
-        for s in sets
-        for m in methods
-        for seed in experiment.seeds or sets[s].seeds
-    ]
+    seeds = {s: experiment.seeds or sets[s].seeds for s in sets}
+    brought = picture_keys(sets, methods, seeds)
+
+    def key(s: str, m: str, seed: int) -> str:
+        return brought.get((s, m, seed)) or unit_key(sets[s], methods[m], seed, model, setting, exact)
+
+    cells = [Cell(set=s, method=m, seed=seed, key=key(s, m, seed)) for s in sets for m in methods for seed in seeds[s]]
     return Plan(
         schema_version=SCHEMA,
         experiment=name,
@@ -210,6 +216,13 @@ def unit_key(prompts: PromptSet, method: Method, seed: int, model: ModelSpec, se
     )[:KEY_DIGITS]
 
 
+def picture_keys(sets: dict[str, PromptSet], methods: dict[str, Method], seeds: dict[str, tuple]) -> dict[tuple, str]:
+    """(set, method, seed) -> the key of a unit of pictures made elsewhere: what they hold. Reads each of them."""
+    with concerning("methods"):
+        found = sources({name: m.pictures for name, m in methods.items() if m.pictures}, sets, seeds)
+    return {at: source_key(files, sets[at[0]], at[2], SCHEMA)[:KEY_DIGITS] for at, files in found.items()}
+
+
 def check_setting(setting: dict, model: ModelSpec) -> None:
     """Raises InputError for a size, a number of steps or a scheduler that cannot be."""
     unit = 8 * model.pixels_per_latent()
@@ -229,10 +242,13 @@ def check_setting(setting: dict, model: ModelSpec) -> None:
         )
 
 
-def check_methods(sets: dict[str, PromptSet], methods: dict[str, Method], steps: int) -> None:
-    """Raises one InputError for all methods with a switch that does nothing in any of the sets."""
+def check_methods(sets: dict[str, PromptSet], methods: dict[str, Method], steps: int, own: dict[str, set[str]]) -> None:
+    """Raises one InputError for all methods with a switch that does nothing in any of the sets. `own`: what the
+    experiment's own methods set."""
     largest = max(len(prompts.settings) for prompts in sets.values())
-    wrong = [f"method {name}: {why}." for name, m in methods.items() for why in m.idle(steps, largest)]
+    wrong = [
+        f"method {name}: {why}." for name, m in methods.items() for why in m.idle(steps, largest, own.get(name, ()))
+    ]
     if wrong:
         raise InputError("\n".join(wrong) + "\nLeave out what does nothing, or change the steps or the sets.")
 

@@ -12,6 +12,7 @@ shards: of a unit's records, the newest under one protocol and of the present im
 
 import json
 import os
+import re
 import secrets
 import threading
 import time
@@ -19,7 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from svdstory.jobs.study.store import Attempt
 from svdstory.pipeline.config.strict import canonical, digest
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # numpy and PIL: status and submit need neither
 
 SCHEMA = 1
 PUBLISH_S = 300.0  # what a kill may cost: numbers wait so long at most before they are published
+WHOLE = ("background_looks",)  # lists that numbers are still made of, beside another unit's
 FILES_A_TASK = 3  # as a rule: a shard, what a stop published before it, and one of embeddings
 
 
@@ -38,7 +40,7 @@ class Score:
 
     protocol: str
     images: str
-    values: dict[str, float]
+    values: dict[str, Any]
     at: float
 
 
@@ -127,7 +129,7 @@ class Shard:
 
 
 def read_scores(run: Path, names: Iterable[str] | None = None) -> Scores:
-    """What the run's shards hold, or those of these `names`. Of values, single numbers alone: not each pair's."""
+    """What the run's shards hold, or those of these `names`. Of values, single numbers (not each pair's) and WHOLE."""
     scores, failed = Scores(), []
     for path in shard_paths(run, names):
         lines = _lines(path)
@@ -138,7 +140,11 @@ def read_scores(run: Path, names: Iterable[str] | None = None) -> Scores:
         failed += [(head["at"], (scorer, key), cause) for scorer, key, cause in _failures(head)]
         for line in lines:
             if line.get("protocol") in scores.protocols:
-                numbers = {name: value for name, value in line["values"].items() if not isinstance(value, list)}
+                numbers = {
+                    name: value
+                    for name, value in line["values"].items()
+                    if name in WHOLE or not isinstance(value, list)
+                }
                 record = Score(line["protocol"], line["images"], numbers, head["at"])
                 scores.records[line["scorer"], line["key"]].append(record)
     for records in scores.records.values():
@@ -184,6 +190,12 @@ def shard_paths(run: Path, names: Iterable[str] | None = None) -> list[Path]:
     if names is None:
         return sorted(path for path in folder.glob("*.jsonl") if not path.name.startswith("."))
     return [folder / name for name in sorted(set(names)) if (folder / name).is_file()]
+
+
+def writer_of(name: str) -> Attempt | None:
+    """The attempt that writes the draft of a shard, RUN/scores/`name`. None for a name that is not a draft's."""
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.jsonl", name)
+    return Attempt.of(found[1]) if found else None
 
 
 def shards_of(run: Path, job: str) -> list[str]:

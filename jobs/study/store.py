@@ -46,11 +46,17 @@ class Attempt:
         return cls(job, int(env.get("SLURM_RESTART_COUNT") or 0), Process.here())
 
     @classmethod
-    def of_draft(cls, name: str) -> "Attempt | None":
-        """The attempt that writes RUN/tmp/`name`. None for a name that is not a draft's."""
-        found = re.fullmatch(rf"(?:\.gone\.)?{KEY}\.(local|\d+(?:_\d+)?)-r(\d+)-(.+)", name)
+    def of(cls, text: str) -> "Attempt | None":
+        """The attempt whose text this is. None for a text that is none's."""
+        found = re.fullmatch(r"(local|\d+(?:_\d+)?)-r(\d+)-(.+)", text)
         process = Process.of(found[3]) if found else None
         return cls(found[1], int(found[2]), process) if process else None
+
+    @classmethod
+    def of_draft(cls, name: str) -> "Attempt | None":
+        """The attempt that writes RUN/tmp/`name`, or RUN/failures/`name`. None for a name that is not a draft's."""
+        found = re.fullmatch(rf"(?:\.gone\.|\.)?{KEY}\.(.+)", name)
+        return cls.of(found[1]) if found else None
 
     def __str__(self) -> str:
         return f"{self.job}-r{self.restart}-{self.process}"

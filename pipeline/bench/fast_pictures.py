@@ -10,17 +10,10 @@ from svdstory.pipeline.generation import generate
 from svdstory.pipeline.models.load import load_model
 from svdstory.pipeline.spectral import bank as spectral_bank
 
-METHODS = (
-    "svd-fraction-0.05",
-    "svd-fraction-0.1",
-    "svd-energy-0.95",
-    "svd-log-fraction",
-    "svd-exp",
-    "svd-log",
-    "svd-log2",
-    "svd-clip-2",
-    "svd-power-0.5",
-)
+FILTERS = ("fraction-0.05", "fraction-0.1", "energy-0.95", "log-fraction", "exp", "log", "log2", "clip-2", "power-0.5")
+METHODS = tuple(
+    f"svd-{name}-no-injection" for name in FILTERS
+)  # in one pass nothing else reacts to what a filter changes
 SETS = ("world-gift-box", "world-cat")
 SMALLEST = 16  # the miniature's matrices have ranks of 48 and 96: studies would decompose all of them exactly
 

@@ -8,6 +8,7 @@ the CUDA context (about 0.5 GiB), the workspaces of cuDNN and cuSOLVER, and frag
 import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from svdstory.pipeline.bench import full_size
 from svdstory.pipeline.config.methods import Method, named
 from svdstory.pipeline.sampling.sampler import sample
-from svdstory.pipeline.spectral.bank import SpectralBank
+from svdstory.pipeline.spectral import bank
 
 GIB = 2**30
 STEPS, RUN = 10, 2  # of ten steps the first two: the second blends queries, extends, filters and injects
@@ -63,7 +64,7 @@ def default_cases() -> list[tuple[str, int, int, int | None]]:
         ("sdxl", 5, 0, None),
         *[("consistory", *case) for case in consistory],
         ("consistory-no-query-blending", 5, 2, None),
-        ("svd-log", 3, 2, 1),
+        ("svd-log-no-injection", 3, 2, 1),
         ("random-reference", 5, 0, None),
     ]
 
@@ -92,7 +93,7 @@ def peak_of(work: Callable[[], object], module: torch.nn.Module) -> int:
         before = torch.cuda.memory_allocated()
         work()
         return torch.cuda.max_memory_allocated() - before
-    with fused_attention(), uncounted(), Followed(module) as followed:
+    with fused_attention(), unread(), Followed(module) as followed:
         work()
     return followed.peak
 
@@ -137,11 +138,10 @@ def fused_attention():
 
 
 @contextmanager
-def uncounted():
-    """A bank that reads nothing from the device at the end of a pass: on the meta device there are no numbers."""
-    original = SpectralBank.accepted
-    SpectralBank.accepted = lambda self: True
-    try:
+def unread():
+    """Banks that read nothing from the device, in the middle or at the end of a pass: meta tensors hold no numbers."""
+    with (
+        patch.object(bank.SpectralBank, "accepted", lambda self: True),
+        patch.object(bank, "wanted_rank", lambda *_: 0),
+    ):
         yield
-    finally:
-        SpectralBank.accepted = original

@@ -13,12 +13,12 @@ from svdstory.pipeline.spectral.bank import SpectralBank
 METHODS = (
     "sdxl",
     "consistory",
-    "unmasked",
-    "svd-fraction-0.05",
-    "svd-energy-0.95",
-    "svd-log",
-    "svd-log2",
-    "svd-log-fraction",
+    "unmasked-no-injection",  # one pass: what injection costs, `consistory` says
+    "svd-fraction-0.05-no-injection",
+    "svd-energy-0.95-no-injection",
+    "svd-log-no-injection",
+    "svd-log2-no-injection",
+    "svd-log-fraction-no-injection",
 )
 STEPS, RUN = 10, 5  # of ten steps the first five are run
 BLENDED, INJECTED, EXTENDED = 1, 2, 4  # 1 blends queries, 1 to 3 inject, all from 1 on extend and filter

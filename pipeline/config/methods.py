@@ -1,6 +1,7 @@
 """What a method is: the switches of the sampler, their named combinations and their sweeps. Imports without torch."""
 
 import itertools
+from collections.abc import Collection
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -8,16 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from svdstory.pipeline.config.brought import OwnFunction, OwnPictures
 from svdstory.pipeline.config.documents import read_yaml
 from svdstory.pipeline.config.families import OnePrompt, StoryDiffusion, StyleAligned
+from svdstory.pipeline.config.spectral_filter import SpectralFilter
 from svdstory.pipeline.config.strict import InputError, Strict, choices, each_once, parse
 
 SELF_ATTENTION = ("storydiffusion", "style_aligned")  # families that exclude extended attention and one another
+BLENDING_FROM = 10  # steps: query blending lasts a tenth of them
 TOLERANCE = 1e-3  # relative Frobenius error of a filtered K or V; float16 itself rounds by 2e-4 to 5e-4
-
-
-TRUNCATIONS = ("keep_top", "keep_fraction", "keep_energy", "keep")
-REWEIGHTINGS = ("reweight", "clip", "power")
+WITHOUT_INJECTION = "-no-injection"  # after the name of any method that injects: the same without
 
 
 class FreeU(Strict):
@@ -27,67 +28,6 @@ class FreeU(Strict):
     s2: float
     b1: float
     b2: float
-
-
-class SpectralFilter(Strict):
-    """What is done to the singular values of an anchor's K or V: truncation, then reweighting, or one of them."""
-
-    keep_top: int | None = Field(None, ge=1)  # the N largest
-    keep_fraction: float | None = Field(None, gt=0, le=1)  # sigma >= quantile(sigma, 1 - q)
-    keep_energy: float | None = Field(None, gt=0)  # the fewest N whose share of sum sigma^2 is over q
-    keep: Literal["gavish-donoho", "effective-rank"] | None = None  # a rank that the spectrum itself gives
-    reweight: Literal["exp", "log", "log2"] | None = None
-    alpha: float | None = Field(None, gt=0)  # of exp: sigma * e^(alpha sigma)
-    clip: int | None = Field(None, ge=1)  # min(sigma, sigma_(k+1)): the k largest come down to the next
-    power: float | None = Field(None, gt=0)  # sigma^p
-    rescale: bool = True  # a reweighting keeps the norm of what is kept; false: f(sigma) as printed
-    granularity: Literal["full", "head"] = "full"  # the spectrum of the full width, or of each head by itself
-    every: int = Field(1, ge=1)  # filter at each k-th of those steps, starting with the first
-    steps: tuple[int, int] | None = None  # filter at these steps only, both included, counted from 0
-
-    @model_validator(mode="after")
-    def _possible(self):
-        keeps, changes = (
-            [name for name in names if getattr(self, name) is not None] for names in (TRUNCATIONS, REWEIGHTINGS)
-        )
-        for given in (keeps, changes):
-            if len(given) > 1:
-                raise ValueError(f"{' and '.join(given)} exclude each other: give one")
-        if not keeps and not changes:
-            raise ValueError(
-                f"an empty filter: give one of {', '.join(TRUNCATIONS)}, or of {', '.join(REWEIGHTINGS)}; "
-                "leave the filter out to keep K or V as it is"
-            )
-        if self.power == 1:
-            raise ValueError("power 1 would do nothing: give another one, or leave it out")
-        if not self.rescale and not changes:
-            raise ValueError(f"rescale: false would do nothing: it needs one of {', '.join(REWEIGHTINGS)}")
-        if (self.alpha is not None) != (self.reweight == "exp"):
-            raise ValueError("alpha belongs to reweight: exp, and exp needs it: give both or neither")
-        if self.steps is not None and not 0 <= self.steps[0] <= self.steps[1]:
-            raise ValueError(f"steps {list(self.steps)}: give [first, last] with 0 <= first <= last")
-        if self.steps is not None and self.steps[0] == 0 and self.every > self.steps[1]:
-            raise ValueError(
-                f"steps {list(self.steps)} with every {self.every} would do nothing: at step 0 there is no "
-                "extended attention to filter. Start at step 1 or later"
-            )
-        return self
-
-    @property
-    def reweights(self) -> bool:
-        """Whether what is kept is changed."""
-        return self.reweight is not None or self.clip is not None or self.power is not None
-
-    @property
-    def truncates(self) -> bool:
-        """Whether singular values are dropped: a share of 1 or more keeps all."""
-        shares = [share for share in (self.keep_fraction, self.keep_energy) if share is not None]
-        return self.keep_top is not None or self.keep is not None or any(share < 1 for share in shares)
-
-    def acts_at(self, step: int) -> bool:
-        """Whether the filter is on at this step (from 0). Where it is off, K and V stay as they are."""
-        first, last = self.steps or (1, step)  # the first step has no extended attention
-        return first <= step <= last and (step - first) % self.every == 0
 
 
 class Method(Strict):
@@ -110,6 +50,19 @@ class Method(Strict):
     storydiffusion: StoryDiffusion | None = None
     style_aligned: StyleAligned | None = None
     oneprompt: OnePrompt | None = None
+    function: OwnFunction | None = None
+    pictures: OwnPictures | None = None
+
+    @model_validator(mode="after")
+    def _stands_alone(self):
+        given = self.model_dump(exclude_defaults=True)
+        if len(given) > 1 and (self.function or self.pictures):
+            others = [name for name in given if name not in ("function", "pictures")] or list(given)
+            raise ValueError(
+                f"{' and '.join(others)} would do nothing: a method of your own draws by itself. What its function "
+                "reads goes into `set`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _possible(self):
@@ -171,8 +124,12 @@ class Method(Strict):
         """Whether K or V of the anchors are filtered."""
         return self.filter_k is not None or self.filter_v is not None
 
-    def idle(self, steps: int, images: int) -> list[str]:
-        """Switches that would do nothing in so many steps, or in a set of so many images; each with the reason."""
+    def idle(self, steps: int, images: int, asked: Collection[str] = ()) -> list[str]:
+        """Switches that would do nothing in so many steps, or in a set of so many images; each with the reason.
+
+        Of query blending that is told only where it is among the switches `asked` for: a shipped method brings it along
+        into short trials.
+        """
         reasons = []
         extended = self.extended_attention != "off"
         if extended and steps < 2:
@@ -187,6 +144,10 @@ class Method(Strict):
                 )
         if self.feature_injection and steps < 2:
             reasons.append("feature_injection matches what the steps before the last have shown, and there is one step")
+        if "query_blending" in asked and steps < BLENDING_FROM:
+            reasons.append(
+                f"query_blending lasts a tenth of the steps, and there are {steps}: the same on or off below {BLENDING_FROM}"
+            )
         if images < 2:
             alone = {"extended_attention": extended, "feature_injection": self.feature_injection}
             alone |= {"same_latent": self.same_latent}
@@ -195,7 +156,10 @@ class Method(Strict):
 
     def switches(self) -> dict:
         """What changes pixels, without what is off: stable when a new switch is added."""
-        return self.model_dump(exclude_defaults=True)
+        switches = self.model_dump(exclude_defaults=True)
+        if self.function:
+            return {"function": self.function.content()}
+        return {"pictures": "made elsewhere"} if self.pictures else switches
 
 
 def check_images(method: Method, images: int) -> None:
@@ -224,26 +188,31 @@ def shipped_entries() -> dict[str, MethodEntry]:
     return {name: parse(MethodEntry, entry, f"methods.yaml: {name}") for name, entry in content.items()}
 
 
-def expand(name: str, entries: dict[str, MethodEntry] | None = None) -> dict[str, Method]:
+def expand(name: str, entries: dict[str, MethodEntry] | None = None, above: tuple[str, ...] = ()) -> dict[str, Method]:
     """The methods that `name` stands for: itself, or one for each point of its sweep (`name-0.05`).
 
-    Raises InputError for an unknown name, with the nearest known one.
+    `name-no-injection` stands for the same without feature injection. `above`: the methods that are based on it. Raises
+    InputError for an unknown name, with the nearest known one, and for a base that comes round.
     """
     entries = shipped_entries() if entries is None else entries
+    if name in above:
+        raise InputError(f"method {above[0]}: its bases go round: {' -> '.join([*above, name])}. Base one on another.")
     entry = entries.get(name)
+    if entry is None and name.endswith(WITHOUT_INJECTION):
+        return _without_injection(expand(name.removesuffix(WITHOUT_INJECTION), entries, above))
     if entry is None:
         points = {
             n: m
             for family, e in entries.items()
             if e.sweep and name.startswith(family + "-")
-            for n, m in expand(family, entries).items()
+            for n, m in expand(family, entries, above).items()
             if n == name
         }
         if points:
             return points
         known = list(entries)
         raise InputError(f"unknown method {name!r}{choices(name, known)}.")
-    switches = _base_switches(name, entries)
+    switches = _base_switches(name, entries, above)
     _assign_all(switches, entry.set)
     methods = {}
     for point in itertools.product(*entry.sweep.values()):
@@ -255,6 +224,17 @@ def expand(name: str, entries: dict[str, MethodEntry] | None = None) -> dict[str
     return methods
 
 
+def _without_injection(methods: dict[str, Method]) -> dict[str, Method]:
+    """Each method's twin. Raises InputError for a method that does not inject."""
+    twins = {}
+    for name, method in methods.items():
+        twin = name + WITHOUT_INJECTION
+        if not method.feature_injection:
+            raise InputError(f"method {twin}: {name} has no feature injection to go without. Use {name}.")
+        twins[twin] = parse(Method, {**method.switches(), "feature_injection": False}, f"method {twin}")
+    return twins
+
+
 def named(name: str) -> Method:
     """The one method of that name. Raises InputError for an unknown name or one that stands for several."""
     methods = expand(name)
@@ -263,21 +243,20 @@ def named(name: str) -> Method:
     return next(iter(methods.values()))
 
 
-def _base_switches(name: str, entries: dict[str, MethodEntry]) -> dict:
+def without_injection(name: str) -> str:
+    """The name of a method's twin; of a method that does not inject its own. Raises InputError for an unknown name."""
+    return name + WITHOUT_INJECTION if named(name).feature_injection else name
+
+
+def _base_switches(name: str, entries: dict[str, MethodEntry], above: tuple[str, ...]) -> dict:
     """The switches of the entry's base. Raises InputError for a base of several methods, or one that comes round."""
-    base, above = entries[name].base, [name]
-    while base in entries and base not in above:
-        above.append(base)
-        base = entries[base].base
-    if base in above:
-        raise InputError(f"method {name}: its bases go round: {' -> '.join([*above, base])}. Base one on another.")
     base = entries[name].base
     if base is None:
         return {}
-    methods = expand(base, entries)
+    methods = expand(base, entries, (*above, name))
     if len(methods) > 1:
         raise InputError(f"base {base!r} stands for {len(methods)} methods: choose one of {', '.join(methods)}.")
-    return _copy(next(iter(methods.values())).switches())
+    return _copy(next(iter(methods.values())).model_dump(exclude_defaults=True))
 
 
 def _copy(switches: dict) -> dict:

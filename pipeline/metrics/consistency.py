@@ -1,7 +1,9 @@
 """Subject consistency of a set: mean over pairs of its images, whole and with the background filled.
 
-`clip-i` gives the cosine similarity of CLIP embeddings (higher = more alike), `dreamsim` gives DreamSim's distance
-(1 - cosine; lower = more alike; Fu et al., arXiv 2306.09344). Both are linear in the cosine.
+`clip-i` gives the cosine similarity of CLIP embeddings, `dino-i` that of DINO's class tokens (both: higher = more alike;
+DreamBooth's CLIP-I and DINO, arXiv 2208.12242, section 4.2, between a set's own images, as there are no references),
+`dreamsim` gives DreamSim's distance (1 - cosine; lower = more alike; Fu et al., arXiv 2306.09344). All are linear in
+the cosine.
 """
 
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from svdstory.pipeline.metrics.cache import EmbeddingCache
-from svdstory.pipeline.metrics.names import Fill
+from svdstory.pipeline.metrics.names import Fill, parts
 from svdstory.pipeline.metrics.regions import FILLS, subject_only, whole
 from svdstory.pipeline.metrics.scorer import Embedder, UnitImages, Values, rounded
 
@@ -23,12 +25,12 @@ def pairwise_cosines(embeddings: np.ndarray) -> np.ndarray:
 
 
 class Consistency:
-    """Mean pairwise similarity (`clip-i`) or distance (`dreamsim`) within a set."""
+    """Mean pairwise similarity (`clip-i`, `dino-i`) or distance (`dreamsim`) within a set."""
 
     def __init__(self, name: str, embedder: Embedder, cache: EmbeddingCache, fill: Fill):
         self.name, self.embedder, self.cache, self.fill = name, embedder, cache, fill
         self.distance = name.startswith("dreamsim")
-        self.metric = "dreamsim" if self.distance else "clip_i"
+        self.metric = parts(name)[0].replace("-", "_")
         self.protocol = {
             "scorer": name,
             "formula": f"mean over a set's pairs of {'1 - cos' if self.distance else 'cos'}",

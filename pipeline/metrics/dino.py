@@ -1,17 +1,17 @@
-"""DINO's ViT-B/16 (Caron et al., arXiv 2104.14294) from a staged checkpoint, without running code from torch.hub.
+"""DINO's ViT-B/16 and ViT-S/16 (Caron et al., arXiv 2104.14294) from staged checkpoints, without code from torch.hub.
 
 The architecture is DreamSim's own copy of DINO's, so that weights mean the same here and there.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from dreamsim.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from dreamsim.feature_extraction.vision_transformer import VisionTransformer, vit_base
+from dreamsim.feature_extraction.vision_transformer import VisionTransformer, vit_base, vit_small
 from PIL import Image
 from torch import nn
 from torchvision.transforms import functional as F
@@ -22,8 +22,9 @@ from svdstory.pipeline.metrics.random_weights import fill_randomly
 from svdstory.pipeline.metrics.scorer import RANDOM
 
 CHECKPOINT = "checkpoints/dino_vitbase16_pretrain.pth"
-SIZE, PATCH = 224, 16
+SIZE, PATCH, SHORT_SIDE = 224, 16, 256
 GRID = SIZE // PATCH  # 14 × 14 tokens of 16 pixels
+SMALLEST = {"embed_dim": 64, "depth": 2, "num_heads": 2, "qkv_bias": True}  # the miniature
 
 
 def dino_vitb16(pretrained: bool = True) -> nn.Module:
@@ -65,8 +66,7 @@ class DinoTokens:
     @cached_property
     def model(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
-            small = {"embed_dim": 64, "depth": 2, "num_heads": 2, "qkv_bias": True}
-            model = VisionTransformer(**small) if self.tiny else vit_base(patch_size=PATCH)
+            model = VisionTransformer(**SMALLEST) if self.tiny else vit_base(patch_size=PATCH)
         if self.checkpoint:
             load_checkpoint(model, self.checkpoint)
         else:
@@ -82,6 +82,53 @@ class DinoTokens:
             tokens = self.model.get_intermediate_layers(pixels, n=1)[0][:, 1:]  # B T D, without the class token
             parts.append(nn.functional.normalize(tokens, dim=-1).cpu().numpy())
         return np.concatenate(parts)
+
+
+class DinoEmbedder:
+    """DINO's class token, which DINO-I compares (DreamBooth, arXiv 2208.12242: of ViT-S/16).
+
+    kind        vits16, vitb16, or tiny: a miniature of two layers
+    checkpoint  DINO's file, with its sha256; None: seeded random weights
+    """
+
+    name = "dino"
+
+    def __init__(
+        self, kind: str, checkpoint: Path | None, sha256: str | None = None, device: str = "cpu", batch: int = 64
+    ):
+        self.kind, self.checkpoint, self.device, self.batch = kind, checkpoint, device, batch
+        self.protocol = {
+            "embedder": "dino: a miniature with two layers" if kind == "tiny" else f"dino_{kind}, class token",
+            "library": f"dreamsim {version('dreamsim')} (its copy of DINO's architecture)",
+            "weights": sha256 if checkpoint else RANDOM,
+            "preprocessing": f"bicubic {SHORT_SIDE} on the shorter side, centre crop {SIZE}, ImageNet mean and std",
+        }
+
+    @cached_property
+    def model(self) -> nn.Module:
+        kinds = {"vits16": vit_small, "vitb16": vit_base, "tiny": partial(VisionTransformer, **SMALLEST)}
+        with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
+            model = kinds[self.kind](patch_size=PATCH)
+        if self.checkpoint:
+            load_checkpoint(model, self.checkpoint)
+        else:
+            fill_randomly(model)
+        return model.eval().requires_grad_(False).to(self.device)
+
+    @full_precision()
+    def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """(B, D) float32."""
+        parts = []
+        for start in range(0, len(images), self.batch):
+            pixels = torch.stack(in_threads(_cropped, images[start : start + self.batch])).to(self.device)
+            parts.append(self.model(pixels).cpu().numpy())
+        return np.concatenate(parts)
+
+
+def _cropped(image: Image.Image) -> torch.Tensor:
+    """(3, SIZE, SIZE), as DINO's authors evaluate it."""
+    resized = F.resize(image.convert("RGB"), SHORT_SIDE, F.InterpolationMode.BICUBIC)
+    return F.normalize(F.to_tensor(F.center_crop(resized, SIZE)), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
 def _pixels(image: Image.Image) -> torch.Tensor:

@@ -13,7 +13,9 @@ DREAMSIM = ("ensemble", "dino_vitb16", "clip_vitb32", "open_clip_vitb32")
 BACKBONES = {
     "clipscore": ("clip", "miniature", "tiny"),
     "clip-i": ("clip", "tiny"),
+    "dino-i": ("vits16", "vitb16", "tiny"),
     "dreamsim": DREAMSIM,
+    "cqs": ("clip", "tiny"),
     "background": (*DREAMSIM, "clip", "tiny"),
     "layout": ("dino", "tiny"),
     "world": ("judge",),
@@ -21,12 +23,15 @@ BACKBONES = {
 METRICS = {  # family -> its numbers; whether higher is better
     "clipscore": {"clipscore": True},
     "clip-i": {"clip_i": True, "clip_i_subject": True},
+    "dino-i": {"dino_i": True, "dino_i_subject": True},
     "dreamsim": {"dreamsim": False, "dreamsim_subject": False},
+    "cqs": {"cqs": True, "cqs_subject": True},
     "background": {"background": False},
     "layout": {"layout": True, "layout_subject": True},
     "world": {
         "kind_accuracy": True,
         "scene_accuracy": True,
+        "accessory_accuracy": True,
         "identity_distance": False,
         "body_hue_distance": False,
         "scene_leakage": False,
@@ -38,12 +43,14 @@ METRICS = {  # family -> its numbers; whether higher is better
 NO_BASIS = {  # family -> why a unit may have no number
     "clipscore": "no image",
     "clip-i": "a single image, or no usable subject mask",
+    "dino-i": "a single image, or no usable subject mask",
     "dreamsim": "a single image, or no usable subject mask",
+    "cqs": "a single image, or no usable subject mask",
     "background": "a single image, or no usable subject mask",
     "layout": "a single image, or no usable subject mask",
     "world": "not in the words or not of the size of the miniature's world",
 }
-FILLED = ("clip-i", "dreamsim", "background")
+FILLED = ("clip-i", "dino-i", "dreamsim", "cqs", "background")
 NAMES = tuple(
     family if backbone == kinds[0] else f"{family}:{backbone}"
     for family, kinds in BACKBONES.items()

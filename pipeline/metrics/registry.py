@@ -49,10 +49,10 @@ def load_scorer(
         from svdstory.pipeline.metrics.layout import Layout
 
         return Layout(name, DinoTokens(weights, sha256, device, batch, tiny=backbone == "tiny"))
-    networks = {} if networks is None else networks
-    if backbone not in networks:
-        networks[backbone] = _embedder(backbone, weights, sha256, device, batch)
-    embedder = networks[backbone]
+    networks, network = {} if networks is None else networks, f"dino {backbone}" if family == "dino-i" else backbone
+    if network not in networks:
+        networks[network] = _embedder(network, weights, sha256, device, batch)
+    embedder = networks[network]
     if family == "clipscore":
         from svdstory.pipeline.metrics.clipscore import ClipScore
 
@@ -61,13 +61,21 @@ def load_scorer(
         from svdstory.pipeline.metrics.background import Background
 
         return Background(name, embedder, cache, fill)
+    if family == "cqs":
+        from svdstory.pipeline.metrics.cqs import ConsistencyQuality
+
+        return ConsistencyQuality(name, embedder, cache, fill)
     from svdstory.pipeline.metrics.consistency import Consistency
 
     return Consistency(name, embedder, cache, fill)
 
 
 def _embedder(backbone: str, weights: Path | None, sha256: str | None, device: str, batch: int) -> Embedder:
-    """`weights`: the first of the backbone's staged files; None: random ones."""
+    """`weights`: the first of the backbone's staged files; None: random ones. `dino vits16`: DINO itself."""
+    if backbone.startswith("dino "):
+        from svdstory.pipeline.metrics.dino import DinoEmbedder
+
+        return DinoEmbedder(backbone.removeprefix("dino "), weights, sha256, device, batch)
     if backbone in ("clip", "tiny"):
         from svdstory.pipeline.metrics.clip_embedder import ClipEmbedder
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-Values = dict[str, float | list[float]]
+Values = dict[str, float | list[float] | list[list[float]]]
 RANDOM = "random (no weights staged)"  # stands in a protocol for the weights' sha256
 
 

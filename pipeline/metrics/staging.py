@@ -4,7 +4,7 @@ Layout of a weights folder:
 
     clip/ViT-B-32-openai/open_clip_model.safetensors    Hugging Face, a pinned revision
     dreamsim/<release's files>                          DreamSim's release zips, unpacked
-    dreamsim/checkpoints/dino_vitbase16_pretrain.pth    DINO's own release
+    dreamsim/checkpoints/dino_*_pretrain.pth            DINO's own release
     <scorer>.sha256.json                                sizes and sha256 of the above, written by `stage`
 """
 
@@ -24,6 +24,7 @@ from svdstory.pipeline.metrics.names import parts
 CLIP_REPOSITORY = "timm/vit_base_patch32_clip_224.openai"
 CLIP_REVISION = "ab5b8ef490e86faa07d3523926b842c765de1de5"
 DINO = "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"
+DINO_SMALL = "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"
 DREAMSIM = "https://github.com/ssundaram21/dreamsim/releases/download/{}-checkpoints/dreamsim_{}_checkpoint.zip"
 
 
@@ -66,6 +67,7 @@ CLIP_FILES = [
     )
 ]
 DINO_FILES = [WeightFile("dreamsim/checkpoints/dino_vitbase16_pretrain.pth", DINO)]
+DINO_SMALL_FILES = [WeightFile("dreamsim/checkpoints/dino_deitsmall16_pretrain.pth", DINO_SMALL)]
 DREAMSIM_FILES = {
     "ensemble": _dreamsim(
         "ensemble", ["dino_vitb16_pretrain.pth", "clip_vitb16_pretrain.pth.tar", "open_clip_vitb16_pretrain.pth.tar"]
@@ -84,9 +86,9 @@ def default_folder() -> Path:
 def files_of(name: str) -> list[WeightFile]:
     """The files that a scorer needs; none for one that ships with svdstory. Raises InputError for an unknown one."""
     _, backbone, _ = parts(name)
-    return {"tiny": [], "judge": [], "miniature": [], "clip": CLIP_FILES, "dino": DINO_FILES, **DREAMSIM_FILES}[
-        backbone
-    ]
+    shipped: dict[str, list[WeightFile]] = {"tiny": [], "judge": [], "miniature": []}
+    own = {"clip": CLIP_FILES, "dino": DINO_FILES, "vitb16": DINO_FILES, "vits16": DINO_SMALL_FILES}
+    return {**shipped, **own, **DREAMSIM_FILES}[backbone]
 
 
 def missing(name: str, folder: Path) -> list[WeightFile]:

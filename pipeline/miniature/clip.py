@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,12 @@ from svdstory.pipeline.miniature.training_clock import (
     seeded_weights,
 )
 from svdstory.pipeline.miniature.vocabulary import PROMPT_LENGTH, build_tokenizer
-from svdstory.pipeline.miniature.world import KINDS, SCENE_NAMES, SETTINGS, caption
+from svdstory.pipeline.miniature.world import ACCESSORY_NAMES, KINDS, LOOKS, SCENE_NAMES, caption
 
 CONFIG = {
     "embed_dim": 64,
     "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "image_size": 64},
-    "text_cfg": {"context_length": PROMPT_LENGTH, "vocab_size": 646, "width": 64, "heads": 2, "layers": 2},
+    "text_cfg": {"context_length": PROMPT_LENGTH, "vocab_size": 680, "width": 64, "heads": 2, "layers": 2},
 }
 PEAK = 2e-3
 BATCH = 48
@@ -104,27 +105,28 @@ def contrastive_loss(
 
 @torch.no_grad()
 def retrieval(clip: WorldClip, count: int = 512) -> dict[str, float]:
-    """On held-out renders: how often the caption with the right kind, or scene, scores highest among all of them."""
+    """On held-out renders: how often the caption with the right kind, scene or accessory scores highest among all."""
     pictures = [picture("held out", number) for number in range(count)]
     embedded = torch.cat([clip.embed_pictures(pixels(pictures[start : start + 64])) for start in range(0, count, 64)])
-    kinds = torch.stack(
-        [
-            clip.embed_prompts([f"{one.view.style} a {kind} {SETTINGS[one.view.scene]}" for kind in KINDS])
-            for one in pictures
-        ]
-    )
-    scenes = torch.stack(
-        [
-            clip.embed_prompts([f"{one.view.style} a {one.view.kind} {SETTINGS[scene]}" for scene in SCENE_NAMES])
-            for one in pictures
-        ]
-    )
-    found_kinds = torch.einsum("nd,nkd->nk", embedded, kinds).argmax(dim=1).tolist()
-    found_scenes = torch.einsum("nd,nkd->nk", embedded, scenes).argmax(dim=1).tolist()
-    return {
-        "kind": float(np.mean([KINDS[found] == one.view.kind for found, one in zip(found_kinds, pictures)])),
-        "scene": float(np.mean([SCENE_NAMES[found] == one.view.scene for found, one in zip(found_scenes, pictures)])),
+    views = [one.view for one in pictures]
+    asked = {
+        "kind": [[replace(view, kind=kind) for kind in KINDS] for view in views],
+        "scene": [
+            [replace(view, scene=scene, look=LOOKS[scene][0], scene_named=True) for scene in SCENE_NAMES]
+            for view in views
+        ],
+        "accessory": [[replace(view, accessory=worn) for worn in ACCESSORY_NAMES] for view in views if view.accessory],
     }
+    found = {}
+    for what, variants in asked.items():
+        rows = [row for row, view in enumerate(views) if what != "accessory" or view.accessory]
+        texts = torch.stack([clip.embed_prompts([caption(view) for view in several]) for several in variants])
+        best = torch.einsum("nd,nkd->nk", embedded[rows], texts).argmax(dim=1).tolist()
+        right = [
+            getattr(several[n], what) == getattr(views[row], what) for several, n, row in zip(variants, best, rows)
+        ]
+        found[what] = float(np.mean(right))
+    return found
 
 
 def train_clip(out: Path, vae, minutes: float, device: torch.device, workers: int, log: Log) -> WorldClip:
@@ -135,7 +137,8 @@ def train_clip(out: Path, vae, minutes: float, device: torch.device, workers: in
     saved = load_checkpoint(file, torch.device("cpu"))
     if saved:
         model.load_state_dict(saved["clip"])
-        optimizer.load_state_dict(saved["optimizer"])
+        if saved["optimizer"]:
+            optimizer.load_state_dict(saved["optimizer"])
         step = saved["step"]
         if saved["spent"] < saved["budget"]:
             clock = Clock(saved["budget"], saved["spent"])

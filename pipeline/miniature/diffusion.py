@@ -169,7 +169,7 @@ class DiffusionTraining:
     def _take_up(self, saved: dict) -> None:
         self.denoiser.load_state_dict(saved["denoiser"])
         self.average.load_state_dict(saved["average"])
-        for optimizer, kept in zip(self.optimizers, saved["optimizers"]):
+        for optimizer, kept in zip(self.optimizers, saved["optimizers"] or ()):
             optimizer.load_state_dict(kept)
         self.step, self.samples, self.rendered = saved["step"], saved["samples"], saved["rendered"]
         if saved["spent"] < saved["budget"]:
@@ -208,7 +208,7 @@ class DiffusionTraining:
         nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
-        decay = min(AVERAGE, (1 + self.step) / (10 + self.step))
+        decay = min(AVERAGE, (1 + self.step) / (10 + self.step))  # a start from trained weights counts from 0 too
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - decay)
         self.step, self.since_restart = self.step + 1, self.since_restart + 1

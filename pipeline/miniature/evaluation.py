@@ -1,4 +1,4 @@
-"""How good a trained miniature is, by the judges: its kinds, scenes and colours, and that its identities differ.
+"""How good a trained miniature is, by the judges: kinds, scenes, accessories and colours, and that identities differ.
 
 svdstory miniature evaluate --out results/reference/world
 """
@@ -15,8 +15,18 @@ from diffusers import StableDiffusionXLPipeline
 from svdstory.pipeline.miniature.clip import load_clip
 from svdstory.pipeline.miniature.judges import load_judge, read_pictures
 from svdstory.pipeline.miniature.sheets import grid, sample_pictures, save_png, world_sheet
-from svdstory.pipeline.miniature.world import KINDS, SCENE_NAMES, SETTINGS, STYLES, View, caption, draw_view
-from svdstory.pipeline.miniature.world.truth import Reading, hue_angle, identity_distance
+from svdstory.pipeline.miniature.world import (
+    ACCESSORY_NAMES,
+    ACCESSORY_WORDS,
+    KINDS,
+    SCENE_NAMES,
+    SETTINGS,
+    STYLES,
+    View,
+    caption,
+    draw_view,
+)
+from svdstory.pipeline.miniature.world.truth import WORN, Reading, hue_angle, identity_distance
 
 SETS, SET_SIZE = 12, 4  # of the sets that identities are compared in
 
@@ -34,27 +44,42 @@ def evaluation_views(count: int) -> list[View]:
 
 
 def agreement(views: list[View], readings: list[Reading]) -> dict[str, float]:
-    """Shares of pictures that show a subject at all, and whose kind (of a subject that is there), scene and, where
-    the caption names it, colour (within 30°) are right."""
+    """Shares of pictures that show a subject at all, and whose kind (of a subject that is there), and scene, accessory
+    and colour (within 30°) where the caption names them, are right. Then which scenes captions without one got."""
     pairs = list(zip(views, readings))
-    right = [reading.shows_subject and KINDS[reading.kind.argmax()] == view.kind for view, reading in pairs]
+    kinds = [reading.shows_subject and KINDS[reading.kind.argmax()] == view.kind for view, reading in pairs]
+    scenes = [SCENE_NAMES[reading.scene.argmax()] for reading in readings]
+    worn = [WORN[reading.accessory.argmax()] == view.accessory for view, reading in pairs]
     named = [hue_angle(reading.body_hue, view.identity.body_hue) < 30 for view, reading in pairs if view.colour_named]
     result = {
-        "subject": float(np.mean([reading.shows_subject for reading in readings])),
-        "kind": float(np.mean(right)),
-        "scene": float(np.mean([SCENE_NAMES[reading.scene.argmax()] == view.scene for view, reading in pairs])),
-        "named colour": float(np.mean(named)) if named else float("nan"),
+        "subject": share([reading.shows_subject for reading in readings]),
+        "kind": share(kinds),
+        "scene": share([scene == view.scene for view, scene in zip(views, scenes) if view.scene_named]),
+        "accessory": share([right for view, right in zip(views, worn) if view.accessory]),
+        "no accessory": share([right for view, right in zip(views, worn) if not view.accessory]),
+        "named colour": share(named),
     }
     for kind in KINDS:
-        result[f"kind, {kind}"] = float(np.mean([fits for view, fits in zip(views, right) if view.kind == kind]))
+        result[f"kind, {kind}"] = share([fits for view, fits in zip(views, kinds) if view.kind == kind])
+    for name in ACCESSORY_NAMES:
+        result[f"accessory, {name}"] = share([fits for view, fits in zip(views, worn) if view.accessory == name])
+    for name in SCENE_NAMES:
+        result[f"open captions, {name}"] = share([s == name for view, s in zip(views, scenes) if not view.scene_named])
     return result
 
 
+def share(right: list[bool]) -> float:
+    """How many are right; nan of none."""
+    return float(np.mean(right)) if right else float("nan")
+
+
 def set_prompts() -> list[str]:
-    """SETS sets of SET_SIZE prompts: one kind and style a set, a scene a picture."""
+    """SETS sets of SET_SIZE prompts, one kind and style a set: first sets of scenes, then of accessories without one."""
+    scenes, worn = list(SETTINGS.values()), list(ACCESSORY_WORDS.values())
     return [
-        f"{STYLES[0]} a {KINDS[number % len(KINDS)]} {SETTINGS[SCENE_NAMES[(number + turn) % len(SCENE_NAMES)]]}"
+        f"{STYLES[0]} a {KINDS[number % len(KINDS)]} {words[(number + turn) % len(words)]}"
         for number in range(SETS)
+        for words in [scenes if number < SETS // 2 else worn]
         for turn in range(SET_SIZE)
     ]
 

@@ -1,8 +1,8 @@
 """The judge: one small network that reads from a picture what the world knows about it.
 
-Kind, scene, body and accent hue, pattern, shape and the subject's mask; and the scene of every patch of background
-by itself, so that a scene which shows in a part of another one's picture is seen where it is. Trained in
-judge_training.py. Symbols: B pictures, S = 64 pixels, P = 8 patches a side.
+Kind, accessory, the scene and its look, body and accent hue, pattern, shape, the subject's mask and its accessory's;
+and the look of every patch of background by itself, so that what shows in a part of another picture is seen where it
+is. Trained in judge_training.py. Symbols: B pictures, S = 64 pixels, P = 16 patches a side.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from svdstory.pipeline.miniature.world import KINDS, PATTERNS, SCENE_NAMES
-from svdstory.pipeline.miniature.world.truth import Reading
+from svdstory.pipeline.miniature.world import KINDS, PATTERNS, SCENE_LOOKS
+from svdstory.pipeline.miniature.world.truth import WORN, Reading
 
 WIDTHS = (24, 48, 96)
-PATCHES = 8
 MOMENTS = 4
 
 
@@ -42,16 +41,18 @@ class _Residual(nn.Module):
 
 @dataclass(frozen=True)
 class Findings:
-    """The judge's raw output: logits, hue vectors (B, 2) as (cos, sin), shape (B,) in 0..1, mask logits (B, S, S)."""
+    """The judge's raw output: logits, hue vectors (B, 2) as (cos, sin), shape (B,) in 0..1, masks' logits (B, S, S)."""
 
     kind: torch.Tensor
-    scene: torch.Tensor
-    patch_scene: torch.Tensor  # (B, scenes, P, P)
+    accessory: torch.Tensor
+    look: torch.Tensor
+    patch_look: torch.Tensor  # (B, looks, P, P)
     body: torch.Tensor
     accent: torch.Tensor
     pattern: torch.Tensor
     shape: torch.Tensor
     mask: torch.Tensor
+    accessory_mask: torch.Tensor
 
 
 class Judge(nn.Module):
@@ -68,8 +69,10 @@ class Judge(nn.Module):
         self.to_middle = nn.Conv2d(third, second, 1)
         self.to_fine = nn.Conv2d(second, first, 1)
         self.mask = nn.Sequential(_Residual(first), nn.Conv2d(first, 4, 3, padding=1), nn.PixelShuffle(2))
-        self.patch_scene = nn.Conv2d(third, len(SCENE_NAMES), 1)
-        self.scene = nn.Linear(third, len(SCENE_NAMES))
+        self.accessory_mask = nn.Sequential(_Residual(first), nn.Conv2d(first, 4, 3, padding=1), nn.PixelShuffle(2))
+        self.patch_look = nn.Sequential(_Residual(second), nn.SiLU(), nn.Conv2d(second, len(SCENE_LOOKS), 1))
+        self.look = nn.Linear(third, len(SCENE_LOOKS))
+        self.accessory = nn.Sequential(nn.Linear(first + second + 2 * third, 64), nn.SiLU(), nn.Linear(64, len(WORN)))
         subject = first + second + third + MOMENTS
         self.attributes = nn.Sequential(
             nn.Linear(subject, 128), nn.SiLU(), nn.Linear(128, len(KINDS) + 2 + 2 + len(PATTERNS) + 1)
@@ -81,19 +84,23 @@ class Judge(nn.Module):
         middle = self.middle(fine)  # (B, 48, 16, 16)
         coarse = self.coarse(middle)  # (B, 96, 8, 8)
         up = middle + F.interpolate(self.to_middle(coarse), scale_factor=2.0)
-        mask = self.mask(fine + F.interpolate(self.to_fine(up), scale_factor=2.0))  # (B, 1, S, S)
-        pooled = [_pooled(level, mask) for level in (fine, middle, coarse)]
-        subject = torch.cat([*pooled, _moments(mask)], dim=1)
+        sharp = fine + F.interpolate(self.to_fine(up), scale_factor=2.0)
+        mask, accessory_mask = self.mask(sharp), self.accessory_mask(sharp)  # (B, 1, S, S)
+        levels, whole = (fine, middle, coarse), coarse.mean(dim=(2, 3))
+        subject = torch.cat([*(_pooled(level, mask) for level in levels), _moments(mask)], dim=1)
+        worn = torch.cat([*(_pooled(level, accessory_mask) for level in levels), whole], dim=1)
         kind, body, accent, pattern, shape = self.attributes(subject).split([len(KINDS), 2, 2, len(PATTERNS), 1], dim=1)
         return Findings(
             kind,
-            self.scene(coarse.mean(dim=(2, 3))),
-            self.patch_scene(coarse),
+            self.accessory(worn),
+            self.look(whole),
+            self.patch_look(up),
             body,
             accent,
             pattern,
             shape[:, 0].sigmoid(),
             mask[:, 0],
+            accessory_mask[:, 0],
         )
 
 
@@ -162,20 +169,23 @@ def _readings(found: Findings) -> list[Reading]:
     def degrees(vector: torch.Tensor) -> np.ndarray:
         return np.degrees(np.arctan2(*numbers(vector).T[::-1])) % 360.0
 
-    kind, scene, pattern = (numbers(logits.softmax(dim=1)) for logits in (found.kind, found.scene, found.pattern))
-    patch_scene = numbers(found.patch_scene.softmax(dim=1)).transpose(0, 2, 3, 1)
+    classes = (found.kind, found.accessory, found.look, found.pattern)
+    kind, accessory, look, pattern = (numbers(logits.softmax(dim=1)) for logits in classes)
+    patch_look = numbers(found.patch_look.softmax(dim=1)).transpose(0, 2, 3, 1)
     body, accent, shape = degrees(found.body), degrees(found.accent), numbers(found.shape)
-    masks = (found.mask > 0).cpu().numpy()
+    masks, worn = (found.mask > 0).cpu().numpy(), (found.accessory_mask > 0).cpu().numpy()
     return [
         Reading(
             kind=kind[i],
-            scene=scene[i],
-            patch_scene=patch_scene[i],
+            accessory=accessory[i],
+            look=look[i],
+            patch_look=patch_look[i],
             body_hue=float(body[i]),
             accent_hue=float(accent[i]),
             striped=float(pattern[i][PATTERNS.index("striped")]),
             shape=float(shape[i]),
             mask=masks[i],
+            accessory_mask=worn[i],
         )
         for i in range(len(masks))
     ]

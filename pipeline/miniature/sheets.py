@@ -10,7 +10,17 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 from svdstory.pipeline.miniature.architecture import LATENT, PICTURE
-from svdstory.pipeline.miniature.world import KINDS, SCENE_NAMES, SETTINGS, STYLES, draw_view, render
+from svdstory.pipeline.miniature.world import (
+    ACCESSORY_NAMES,
+    ACCESSORY_WORDS,
+    KINDS,
+    SCENE_LOOKS,
+    SCENE_NAMES,
+    SETTINGS,
+    STYLES,
+    draw_view,
+    render,
+)
 
 
 @torch.no_grad()
@@ -47,12 +57,10 @@ def sample_pictures(
 
 
 def sheet_prompts() -> list[str]:
-    """Every kind twice, in two scenes and styles: few, because a sheet is drawn in the training's own time."""
-    return [
-        f"{STYLES[turn]} a {kind} {SETTINGS[SCENE_NAMES[(number + 3 * turn) % len(SCENE_NAMES)]]}"
-        for turn in range(2)
-        for number, kind in enumerate(KINDS)
-    ]
+    """Every kind in a scene, every kind with an accessory: few, because a sheet is drawn in the training's own time."""
+    named = [f"{STYLES[0]} a {kind} {SETTINGS[scene]}" for kind, scene in zip(KINDS, SCENE_NAMES)]
+    worn = [*ACCESSORY_WORDS.values(), *list(ACCESSORY_WORDS.values())[:4]]
+    return named + [f"{STYLES[n // 6]} a {KINDS[n % len(KINDS)]} {words}" for n, words in enumerate(worn)]
 
 
 def grid(pictures: np.ndarray, columns: int, zoom: int = 2) -> Image.Image:
@@ -65,21 +73,22 @@ def grid(pictures: np.ndarray, columns: int, zoom: int = 2) -> Image.Image:
 
 
 def world_sheet() -> Image.Image:
-    """Kinds × scenes as the world draws them, two identities each."""
+    """Looks of all scenes × accessories (none first) as the world draws them, kinds and styles in turn."""
     pictures = [
         render(
             draw_view(
-                np.random.default_rng((7, row, column, turn)),
-                kind=kind,
+                np.random.default_rng((7, row, column)),
+                kind=KINDS[(row + column) % len(KINDS)],
                 scene=scene,
-                style=STYLES[(row + column + turn) % len(STYLES)],
+                look=look,
+                accessory=accessory,
+                style=STYLES[(row + column) % len(STYLES)],
             )
         ).image
-        for row, kind in enumerate(KINDS)
-        for column, scene in enumerate(SCENE_NAMES)
-        for turn in range(2)
+        for row, (scene, look) in enumerate(SCENE_LOOKS)
+        for column, accessory in enumerate(("", *ACCESSORY_NAMES))
     ]
-    return grid(np.stack(pictures), columns=2 * len(SCENE_NAMES))
+    return grid(np.stack(pictures), columns=1 + len(ACCESSORY_NAMES))
 
 
 def save_png(image: Image.Image, path: Path) -> None:

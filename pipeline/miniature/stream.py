@@ -15,13 +15,17 @@ from svdstory.pipeline.miniature.world import Picture, draw_view, render
 
 # Streams never share a picture: each purpose has its own first seed.
 SEEDS = {"vae": 11, "unet": 12, "judge": 13, "clip": 14, "held out": 99}
+# Accessories are the hardest to learn and come in eight kinds: the UNet sees them more often than half the time.
+ACCESSORISED = {"unet": 0.7}
 BARE = 8  # one picture in so many of the judge's shows a scene without a subject
 
 
 def picture(purpose: str, number: int) -> Picture:
     """Picture `number` of the stream for `purpose` (a key of SEEDS)."""
     bare = purpose == "judge" and number % BARE == 0
-    return render(draw_view(np.random.default_rng((SEEDS[purpose], number))), subject=not bare)
+    rng = np.random.default_rng((SEEDS[purpose], number))
+    share = ACCESSORISED.get(purpose, 0.5)
+    return render(draw_view(rng, accessorised=share), subject=not bare)
 
 
 def bare_scene(number: int) -> Picture:

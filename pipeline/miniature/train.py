@@ -21,6 +21,7 @@ from svdstory.pipeline.miniature.diffusion import DiffusionTraining, averaged_de
 from svdstory.pipeline.miniature.export import export, miniature
 from svdstory.pipeline.miniature.judge_training import train_judge
 from svdstory.pipeline.miniature.sheets import grid, sample_pictures, save_png, sheet_prompts, world_sheet
+from svdstory.pipeline.miniature.start import start_from
 from svdstory.pipeline.miniature.training_clock import Log
 
 PARTS = ("vae", "unet", "decoder", "judge", "clip")
@@ -36,11 +37,13 @@ def train(
     workers: int | None = None,
     threads: int | None = None,
     parts: tuple[str, ...] = PARTS,
+    start: Path | None = None,
 ) -> None:
     """Train `parts` in `minutes` of wall-clock time and export what is ready to `out`.
 
     The minutes are split over the asked parts in the proportion of SHARES. `batch` and `workers` (processes that
-    render) default to 16 and 0 on a CPU, 256 and the number of cores on a GPU. Raises InputError if there is a
+    render) default to 16 and 0 on a CPU, 256 and the number of cores on a GPU. `start`: an exported miniature whose VAE
+    and UNet a new training goes on from, its words' embeddings kept. Raises InputError if there is a
     state in `out` and `resume` is off, and for an unknown part.
     """
     out = Path(out)
@@ -58,6 +61,8 @@ def train(
     whole = sum(SHARES[part] for part in parts)
     budget = {part: minutes * SHARES[part] / whole if part in parts else 0.0 for part in PARTS}
     log(f"train {', '.join(parts)} on {where}, batch {batch}, {minutes:g} minutes, torch {torch.__version__}")
+    if start:
+        log(f"started from {start}, {start_from(start, state)} new words")
     save_png(world_sheet(), out / "sheets" / "world.png")
     vae = train_vae(state, budget["vae"], where, max(4, batch // 4), workers, log, replicas)
     if "unet" in parts:

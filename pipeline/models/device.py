@@ -2,8 +2,10 @@
 
 import torch
 
+from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.config.strict import InputError
-from svdstory.pipeline.models.spec import check_device
+from svdstory.pipeline.models import memory
+from svdstory.pipeline.models.spec import ModelSpec, check_device
 
 
 def choose_device(wanted: str | None = None) -> torch.device:
@@ -50,3 +52,11 @@ def missing_kernels(capability: tuple[int, int], arch_list: list[str]) -> str:
         f"this torch ({torch.__version__}) has no kernels for sm_{major}{minor} (it has {' '.join(arch_list)}). "
         + advice
     )
+
+
+def fitting(model: ModelSpec, method: Method, images: int, size: tuple[int, int], device: torch.device) -> int | None:
+    """The micro-batch that fits the card at hand; None, all at once, where it is not known to matter."""
+    if device.type != "cuda" or not memory.applies(model):
+        return None
+    card_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return memory.largest_micro_batch(method, images, size, card_gib) or 1

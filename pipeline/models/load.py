@@ -28,6 +28,7 @@ class Model:
     pipe: StableDiffusionXLPipeline
     device: torch.device
     encoded: dict = field(default_factory=dict)  # prompts -> Conditioning, for the methods of one set
+    spoiled: str = ""  # what a function of the user's left that could not be put back: load it anew
 
 
 def load_model(wanted: str | ModelSpec, device: str | None = None, dtype: str | None = None) -> Model:

@@ -8,7 +8,8 @@ from svdstory.pipeline.config.sizes import tiled
 from svdstory.pipeline.models.spec import ModelSpec
 
 WEIGHTS = 4.78  # GiB, the UNet
-BESIDE = 2.4  # text encoders 1.6, VAE 0.2, CUDA context and workspaces 0.6
+CONTEXT = 0.6  # CUDA's own and its libraries' workspaces: what the allocator does not count
+BESIDE = 1.8 + CONTEXT  # text encoders 1.6, VAE 0.2
 # At 1024 x 1024 pixels; a row is an image's one CFG half in a UNet call. The spectral filter has no term: it works
 # (0.25 an anchor) in layers where the anchors' rows are well below their peak.
 ROW = 0.16  # a row's activations

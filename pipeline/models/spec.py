@@ -74,6 +74,10 @@ class ModelSpec(Strict):
             return 8
         return 2 ** (len(self._config("vae/config.json")["block_out_channels"]) - 1)
 
+    def widest(self) -> int:
+        """Channels of its widest self-attention: no K or V has more singular values."""
+        return 32 if self.folder is None else max(self._config("unet/config.json")["block_out_channels"])
+
     def own_scheduler(self) -> dict:
         """The configuration of its own scheduler, which says with which noise it was trained."""
         own = {} if self.folder is None else self._config("scheduler/scheduler_config.json")

@@ -1,6 +1,6 @@
 """A method on a pipeline that somebody else's loop runs.
 
-    with attach(pipe, named("svd-log"), images=3):
+    with attach(pipe, named("svd-log-no-injection"), images=3):
         pipe(["a fox in snow", "a fox in rain", "a fox at a desk"])
 
 Every call of the UNet is then one step of the method. Rows are [uncond × B, cond × B], or [cond × B].
@@ -123,6 +123,8 @@ def refuse_what_needs_more(method: Method, subject_tokens: Tensor | None) -> Non
         "feature_injection": (method.feature_injection, "draws the set twice"),
         "oneprompt": (method.oneprompt, "writes the prompts itself"),
         "same_latent": (method.same_latent, "makes the noise itself"),
+        "function": (method.function, "runs a loop of its own"),
+        "pictures": (method.pictures, "are made elsewhere"),
     }
     for switch, (on, why) in reasons.items():
         if on:

@@ -155,7 +155,7 @@ class SpectralBank:
             known = self._notes.get((what, name))
             self._notes[what, name] = value.double() if known is None else combined(known, value.double())
 
-        add("inf", (~a.isfinite()).any())
+        add("inf", ~torch.linalg.vector_norm(a, dtype=torch.promote_types(a.dtype, torch.float32)).isfinite())
         if spec.reweights:
             add("untouched", (out == a).flatten(1).all(-1).sum())
         if not spec.rescale:

@@ -88,8 +88,8 @@ def fast_filter(a: Tensor, spec: SpectralFilter, way: Way, state: State | None, 
     error = (error.square() + (1.5 * misfit / after.clamp_min(1e-300)).flatten()).sqrt()
     if far is not None:
         good = good & (error.square() < 4 * far)
-    if spec.reweight in ("log", "log2"):
-        out = torch.where(after == 0, single, out)
+    if spec.reweight in ("log", "log2"):  # where nothing is left, as it was
+        out.addcmul_(single, (after == 0).float())
     return out.to(a.dtype), (block.q.half(), block.floor), torch.where(good, error, torch.inf), beyond
 
 

@@ -118,13 +118,14 @@ def inverse_in_halves(g: Tensor) -> Tensor:
     """G^-1 of [A C^T; C S] positive definite, by products until it is small: large factors are slow in batches."""
     if g.shape[-1] <= 160:
         return torch.cholesky_inverse(torch.linalg.cholesky_ex(g).L)
-    half = g.shape[-1] // 2
+    half, out = g.shape[-1] // 2, torch.empty_like(g)
     first, below = inverse_in_halves(g[..., :half, :half]), g[..., half:, :half]
     across = below @ first
     last = inverse_in_halves(g[..., half:, half:] - across @ below.mT)
     corner = last @ across
-    top = torch.cat([first + across.mT @ corner, -corner.mT], -1)
-    return torch.cat([top, torch.cat([-corner, last], -1)], -2)
+    out[..., :half, :half], out[..., :half, half:] = torch.baddbmm(first, across.mT, corner), -corner.mT
+    out[..., half:, :half], out[..., half:, half:] = -corner, last
+    return out
 
 
 @lru_cache

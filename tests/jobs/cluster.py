@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[2] / "slurm" / "cluster.sh"
@@ -36,6 +36,8 @@ class Cluster:
     nodes: int = 4
     max_array: int = 5
     accounting: str = "yes"
+    login: dict[str, str] = field(default_factory=lambda: dict(os.environ), compare=False, repr=False)
+    """The environment of all its commands, kept: scenarios run beside tests that change this process's own."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,7 +49,7 @@ class Cluster:
             "_ACCOUNTING": self.accounting,
         }
         ours = {f"SVDSTORY_CLUSTER{name}": value for name, value in settings.items()}
-        return {**os.environ, **ours, "SLURM_CONF": str(self.folder / "etc" / "slurm.conf")}
+        return {**self.login, **ours, "SLURM_CONF": str(self.folder / "etc" / "slurm.conf")}
 
     def script(self, *words: str) -> str:
         done = subprocess.run([str(SCRIPT), *words], env=self.environment, capture_output=True, text=True, timeout=300)

@@ -1,6 +1,8 @@
 """Slurm's commands, pretended: for what a test can show without a cluster."""
 
 import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,3 +37,12 @@ def process(host: str | None = None, pid: int = NO_PROCESS, place: str | None = 
 def attempt(job: str = "local", restart: int = 0, host: str | None = None, pid: int = NO_PROCESS) -> Attempt:
     """An attempt of a process that has ended."""
     return Attempt(job, restart, process(host, pid))
+
+
+def half_written(plan, run, device, signal_s, at, signalled) -> None:
+    """A worker (node/interruption.py) that does not listen, and is killed in the middle of writing. Light: no torch."""
+    draft = run / "tmp" / "draft"
+    draft.mkdir(parents=True)
+    (draft / "0.png").touch()
+    signalled.value = time.time()
+    os.kill(os.getpid(), signal.SIGUSR2)

@@ -67,7 +67,7 @@ class Study:
     @property
     def light_environment(self) -> dict[str, str]:
         """What makes any Python process of svdstory a light one."""
-        path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), str(LIGHT)) if part)
+        path = os.pathsep.join(part for part in (self.cluster.login.get("PYTHONPATH"), str(LIGHT)) if part)
         return {"PYTHONPATH": path, "SVDSTORY_LIGHT": str(self.control)}
 
     def write(self, name: str, content: dict) -> None:

@@ -1,5 +1,6 @@
 """The report's claims asked of numbers whose answer is known."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -62,9 +63,34 @@ def test_claims_whose_methods_or_axis_were_not_measured_are_left_out():
     assert answer(measured + cells("identity_distance", "b", FAR), AXES, asked("better", axis="leakage")) == []
 
 
-def test_the_shipped_claims_are_about_methods_that_the_study_has():
-    methods = read_methods(read_experiment(find_experiment("miniature-study")))
-    assert {m for claim in claims() for m in (claim.method, claim.than)} <= set(methods)
+def test_the_shipped_claims_are_about_methods_that_an_experiment_has():
+    study, report = (set(read_methods(read_experiment(find_experiment(n)))) for n in ("miniature-study", "report"))
+    asked = {m: claim.group for claim in claims(("named", "open")) for m in (claim.method, claim.than)}
+    assert set(asked) <= study | report
+    assert {m for m, group in asked.items() if group} <= study
+
+
+def test_named_and_open_sets_are_asked_apart_with_and_without_injection():
+    leaks = [c for c in claims(("named", "open")) if c.claim.startswith("Masks stop")]
+    assert [(c.method, c.than, c.group) for c in leaks] == [
+        ("consistory", "unmasked", "open"),
+        ("consistory", "unmasked", "named"),
+        ("consistory-no-injection", "unmasked-no-injection", "open"),
+        ("consistory-no-injection", "unmasked-no-injection", "named"),
+    ]
+    assert leaks[2].claim == "Masks stop the leakage, no injection (open sets)"
+    assert [c.group for c in claims(("open",)) if c.claim.startswith("Masks stop")] == ["open", "open"]
+    assert [c.group for c in claims(("good", "bad")) if c.claim.startswith("Masks stop")] == ["", ""]
+
+
+def test_a_claim_about_a_group_is_answered_by_its_sets_alone():
+    metric = "scene_leakage excess over sdxl"
+    a, b = cells(metric, "unmasked", FAR, seeds=1), cells(metric, "sdxl", NEAR, seeds=1)
+    named = [replace(m, set=m.set + "-named", group="named", value=0.3) for m in [*a, *b]]
+    found = answer([replace(m, group="open") for m in [*a, *b]] + named, AXES)
+    by_group = {x.claim.group: x for x in found if x.claim.claim.startswith("Extended attention without")}
+    assert (by_group["open"].found, by_group["open"].sets, by_group["open"].verdict) == ("worse", 12, "yes")
+    assert (by_group["named"].found, by_group["named"].verdict) == ("same", "not shown")
 
 
 def study_of(weights):

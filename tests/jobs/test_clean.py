@@ -49,6 +49,24 @@ def test_drafts_of_processes_on_other_machines_stay_and_are_told(run):
     assert elsewhere.exists() and drafts_elsewhere(run) == {"login2": 1}
 
 
+def test_drafts_of_numbers_and_failures_go_with_their_writer_and_what_is_published_stays(run, tmp_path, monkeypatch):
+    pretend(monkeypatch, tmp_path / "bin", squeue=element("svdstory", "17", "N/A"))
+    (run / "scores" / "embeddings").mkdir(parents=True)
+    (run / "failures").mkdir()
+    names = {job: f"{attempt(job, host='n1')}.0123abcd.jsonl" for job in ("17", "18")}
+    dead = [run / "scores" / f".{names['18']}", run / "failures" / f".{KEY}.{attempt('18', host='n1')}"]
+    dead.append(run / "scores" / "embeddings" / ".embeddings-n1-7-0123abcd.safetensors.tmp")
+    others = [run / "scores" / names["18"], run / "scores" / f".{names['17']}", run / "scores" / ".mine.jsonl"]
+    young = run / "scores" / "embeddings" / ".embeddings-n1-8-0123abcd.safetensors.tmp"
+    for path in (*dead, *others, young):
+        path.write_text("x")
+    os.utime(dead[-1], (0, 0))
+    found = litter(run)
+    assert sorted(path for sort in found for path in sort.paths) == sorted(dead)
+    remove(found)
+    assert not any(path.exists() for path in dead) and all(path.exists() for path in (*others, young))
+
+
 def test_drafts_of_a_live_job_that_is_in_no_submission_stay(run, tmp_path, monkeypatch):
     """A job of plain sbatch (slurm/run.sbatch), or `svdstory run` in salloc."""
     live, ended, ended_element = draft(run, "17"), draft(run, "18"), draft(run, "19_3")

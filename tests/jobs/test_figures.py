@@ -134,6 +134,9 @@ def test_good_bad_shows_the_most_and_the_least_consistent_set(material):
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_every_shipped_method_has_a_label_of_its_own(lang):
     labels = {name: method_label(name, lang) for entry in shipped_entries() for name in expand(entry)}
+    twins = {f"{name}-no-injection": label for name, label in labels.items()}
+    labels |= {name: method_label(name, lang) for name in twins}
+    assert all(label != labels[name] and label in labels[name] for name, label in twins.items())
     assert len(set(labels.values())) == len(labels)
     assert not [name for name, label in labels.items() if re.search(r"[{}]", label) or label == name]
 

@@ -142,6 +142,9 @@ def test_sets_may_be_a_list_or_named_one_by_one(tmp_path):
         ({"methods": [{**mine(), "sweep": {"n_anchors": [1, 1]}}]}, "a method stands twice: 'mine-1'"),
         ({"methods": [{**mine(), "sweep": {"n_anchors": [1]}}, mine("mine-1")]}, "a method stands twice: 'mine-1'"),
         ({"methods": [mine("svd-top-16")]}, "taken by svdstory's own"),
+        ({"methods": [mine("svd-log-no-injection")]}, "taken by svdstory's own"),
+        ({"methods": ["oneprompt-no-injection"]}, "oneprompt has no feature injection to go without. Use oneprompt"),
+        ({"methods": [{"name": "a", "base": "b-no-injection"}, {"name": "b", "base": "a"}]}, "a -> b -> a"),
         ({"methods": [{"name": "a", "base": "b"}, {"name": "b", "base": "a"}]}, "its bases go round: a -> b -> a"),
         ({"methods": [{**mine(), "sweep": {"n_anchors": []}}]}, "at least 1 item"),
         ({"methods": [mine(**{"n_anchors.x": 1})]}, "n_anchors is 2 here and has no 'x'"),
@@ -165,6 +168,8 @@ def test_sets_may_be_a_list_or_named_one_by_one(tmp_path):
             },
             "filter_v acts at",
         ),
+        ({"methods": [mine(query_blending=True)], "steps": 9}, "mine: query_blending lasts a tenth of the steps"),
+        ({"methods": [mine(query_blending=False)], "steps": 9}, "the same on or off below 10"),
         ({"methods": ["unmasked"], "steps": 1}, "extended_attention acts from the second step on"),
     ],
 )
@@ -288,6 +293,9 @@ def test_filters_that_keep_everything_and_switches_without_time_are_noted(tmp_pa
     assert "filter_k.keep_energy 95 is all of the energy or more: it keeps everything; 95 % is 0.95" in lines
     assert "with 6 it does nothing (consistory, mine); it needs 10" in lines
     assert "consistory and consistory-no-query-blending differ in query_blending alone" in lines
+    lines = notes(plan_of(tmp_path, methods=[mine(**{"filter.keep_top": 32})]))
+    assert "method mine: filter_v.keep_top 32 keeps everything: this model's K and V have 32 singular values" in lines
+    assert notes(plan_of(tmp_path, methods=[mine(**{"filter.keep_top": 31})])) == []
     assert "exact_filter does nothing" in "\n".join(notes(plan_of(tmp_path, methods=["sdxl"], exact_filter=True)))
 
 

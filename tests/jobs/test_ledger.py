@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from svdstory.jobs.queue import ledger
+from svdstory.jobs.queue import holders, ledger
 from svdstory.jobs.queue.attempts import TaskAttempt
 from svdstory.jobs.queue.ledger import Submission, intend, submissions
 from svdstory.jobs.queue.slices import Slice, read_slice
@@ -37,14 +37,14 @@ def queued(monkeypatch, tmp_path, submission, *elements):
     """What Slurm holds: elements of (array, job, index, state)."""
     lines = [element(submission.arrays[array].name, *rest) for array, *rest in elements]
     pretend(monkeypatch, tmp_path / "bin", squeue="\n".join(lines))
-    return ledger.live([submission])
+    return holders.live([submission])
 
 
 def test_live_elements_are_known_by_name_and_each_answer_is_read_once(tmp_path, monkeypatch):
     submission, reads = intend(tmp_path, 1, [["a"], ["b"], ["c"]], [2, 1]), []
     queued(monkeypatch, tmp_path, submission, (0, "17", 0), (0, "17", 1), (1, "19", "N/A"), (2, "20", "N/A"))
     monkeypatch.setattr(Submission, "_array", lambda *args, of=Submission._array: reads.append(args) or of(*args))
-    assert [holder.units for holder in ledger.live([submission])] == [["a"], ["b"], ["c"], []]
+    assert [holder.units for holder in holders.live([submission])] == [["a"], ["b"], ["c"], []]
     assert len(reads) == len(submission.intent["arrays"])
 
 
@@ -54,9 +54,9 @@ def test_a_unit_that_failed_in_the_present_turn_of_its_task_is_not_to_come(tmp_p
     turns = [TaskAttempt(0, "17", restart, "n1", started=1.0) for restart in (0, 1)]
     store.record_failure("before", "bug", "", attempt("17", 0, "n1"))
     store.record_failure("now", "bug", "", attempt("17", 1, "n1"))
-    assert ledger.to_come(found, store.failures(), turns) == {"before", "next"}
+    assert holders.to_come(found, store.failures(), turns) == {"before", "next"}
     waiting = queued(monkeypatch, tmp_path, submission, (0, "17", "N/A", "PENDING"))
-    assert ledger.to_come(waiting, store.failures(), turns) == {"now", "before", "next"}
+    assert holders.to_come(waiting, store.failures(), turns) == {"now", "before", "next"}
 
 
 def test_an_adoption_that_is_cut_short_is_done_again(tmp_path, monkeypatch):

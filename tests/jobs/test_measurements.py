@@ -128,6 +128,19 @@ def test_a_unit_that_gives_no_basis_for_a_number_says_so(plan, store):
     assert values(measured)[0][3] == "a single image, or no usable subject mask"
 
 
+def test_open_sets_leak_what_plain_sampling_drew_in_their_other_pictures(tmp_path, plan):
+    store, scorer = Store(tmp_path), Fixed("world")
+    desert, snow = [1.0] + [0.0] * 17, [0.0] * 3 + [1.0] + [0.0] * 14
+    plain, leaky = [desert, snow], [[0.7, 0.0, 0.0, 0.2, 0.0, 0.0, 0.1] + [0.0] * 11, snow]
+    for planned, looks in zip(plan.cells, (plain, plain, leaky)):
+        store.publish(planned.key, {"0.png": b"0", "1.png": b"1"}, {"images": 2}, Attempt.here())
+        images = image_hashes(store.manifest(planned.key))
+        write_score(store.run, planned.key, scorer, images, {"background_looks": looks})
+    measured = relative_to_plain(read_measurements(plan, store, ["world"]))
+    found = values(measured, "scene_leakage excess over sdxl")
+    assert [value for *_, value, _ in found] == [0.0, 0.0, pytest.approx(0.1), None]
+
+
 def test_whether_higher_is_better_is_known_for_every_variant():
     assert higher_is_better("clipscore") and higher_is_better("layout relative to sdxl")
     assert not higher_is_better("dreamsim_subject:dino_vitb16+flat")

@@ -70,6 +70,19 @@ def test_report_covers_the_reports_methods_on_twenty_sets():
     assert sum(s.origin == "report" for s in plan.sets.values()) == 5
 
 
+def test_units_made_before_the_reports_methods_injected_are_their_twins(tmp_path):
+    before = {
+        "unmasked-no-injection": "92b7c2b31993173073843e8d",
+        "svd-fraction-0.05-no-injection": "452471c4169c47ac1d5aa642",
+        "svd-log2-no-injection": "f3ee5c4b18a389da74083546",
+        "svd-clip-1-no-injection": "8bde9e1ab2755f2f17a7d892",
+        "svd-fraction-0.05": "6d978d3df104cb2f45a958f9",  # svd-fraction-injection then
+        "consistory-no-injection": "8f2397784bc68cb1631ac864",
+    }
+    experiment = Experiment(sets=("red-fox",), methods=tuple(before), model="tiny", seeds=(0,))
+    assert {cell.method: cell.key for cell in make_plan("x", experiment, tmp_path).cells} == before
+
+
 def test_every_shipped_method_is_possible():
     assert all(expand(name) for name in shipped_entries())
 

@@ -180,9 +180,11 @@ def submit_with_sbatch(study, script: str) -> subprocess.CompletedProcess:
     """Submit with another `sbatch` first on the PATH. $REAL is Slurm's."""
     folder = study.folder / "bin"
     folder.mkdir()
-    (folder / "sbatch").write_text(f"#!/bin/bash\nREAL={shutil.which('sbatch')}\n{script}\n")
+    (folder / "sbatch").write_text(
+        f"#!/bin/bash\nREAL={shutil.which('sbatch', path=study.cluster.login['PATH'])}\n{script}\n"
+    )
     (folder / "sbatch").chmod(0o755)
-    environment = {**study.cluster.environment, "PATH": f"{folder}:{os.environ['PATH']}"}
+    environment = {**study.cluster.environment, "PATH": f"{folder}:{study.cluster.login['PATH']}"}
     return subprocess.run(
         study.command(*study.submit_words),
         cwd=study.folder,

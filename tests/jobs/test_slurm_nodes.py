@@ -35,7 +35,8 @@ def test_a_node_whose_power_is_cut_costs_the_unit_at_hand(act: Act):
 
 @overlapping
 def test_a_hung_node_that_wakes_and_writes_again_leaves_the_store_right(act: Act):
-    study = act.study(per_task=12, site={"constraint": "n3|n4", **ONE_A_NODE, "parallel": 1})
+    # a node that wakes may have Slurm kill the second attempt's step too: the reduce job asks again
+    study = act.study(per_task=12, site={"constraint": "n3|n4", **ONE_A_NODE, "parallel": 1, "rounds": 2})
     study.hold()
     study.submit()
     until("a unit to begin", lambda: study.began())

@@ -1,6 +1,5 @@
 """From `submit` to the report on a real Slurm, undisturbed."""
 
-import os
 import re
 import subprocess
 import sys
@@ -78,7 +77,7 @@ def undisturbed_on_this_machine(study: Study) -> subprocess.Popen:
         "plan = read_plan(Path(sys.argv[1])); work(plan, Store(Path(sys.argv[2])), plan.units)"
     )
     words = [sys.executable, "-c", code, str(plan_path(study.run)), str(study.folder / "undisturbed")]
-    return subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(words, env={**study.cluster.login, "OMP_NUM_THREADS": "1"})
 
 
 @overlapping

@@ -34,7 +34,9 @@ def stock(pipe, guidance):
 
 
 @pytest.mark.parametrize("guidance", [5.0, 1.0])
-@pytest.mark.parametrize("name", ["svd-fraction-0.05", "consistory-no-injection", "storydiffusion", "style-aligned"])
+@pytest.mark.parametrize(
+    "name", ["svd-fraction-0.05-no-injection", "consistory-no-injection", "storydiffusion", "style-aligned"]
+)
 def test_stock_pipeline_with_a_method_attached_draws_what_generate_draws(name, guidance, model):
     method, pipe = named(name), model.pipe
     expected = generate(model, FOX, method, steps=STEPS, size=(SIDE, SIDE), guidance=guidance).sample.latents
@@ -50,7 +52,7 @@ def test_stock_pipeline_with_a_method_attached_draws_what_generate_draws(name, g
 def test_pipeline_is_put_back_after_an_error(model):
     before = state_of(model.pipe.unet)
     with pytest.raises(InputError, match="called with 6 rows, expected 4 or 8"):
-        with attach(model.pipe, named("unmasked"), images=4):
+        with attach(model.pipe, named("unmasked-no-injection"), images=4):
             stock(model.pipe, 5.0)
     assert state_of(model.pipe.unet) == before and "forward" not in vars(model.pipe.unet)
 

@@ -1,5 +1,6 @@
 """The benchmarks at toy size: they run, count right and record what they ran on."""
 
+import copy
 import json
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 
 from svdstory.pipeline.bench import drift, full_size, peak_memory, record, spectral, step
 from svdstory.pipeline.config.methods import SpectralFilter, named
+from svdstory.pipeline.sampling.denoiser import Conditioning
 from svdstory.pipeline.sampling.families.consistory import ConsiStory
 from svdstory.pipeline.sampling.family import Pass
+from svdstory.pipeline.spectral import bank
 from svdstory.pipeline.spectral.exact import spectrum
 from tests.pipeline import reference
 
@@ -50,7 +53,7 @@ def test_moved_tells_a_turn_from_a_growth():
 
 
 def test_the_miniatures_drift_is_recorded_in_every_layer_that_attends_to_anchors():
-    rows = drift.bench_drift("miniature", "world-cat", "svd-fraction-0.1", 3, "cpu")
+    rows = drift.bench_drift("miniature", "world-cat", "svd-fraction-0.1-no-injection", 3, "cpu")
     assert [(row["layer"], row["of"]) for row in rows[:-1]] == [(layer, of) for layer in (2, 3, 4, 5) for of in "kv"]
     assert all(0 < row["drift, median"] < 1 for row in rows)
 
@@ -68,6 +71,21 @@ def test_followed_counts_what_is_alive_and_not_the_weights():
     assert followed.now == 0
 
 
+@pytest.mark.parametrize("name", ["svd-log2", "svd-clip-2"])
+def test_memory_of_filters_is_counted_where_tensors_hold_no_numbers(monkeypatch, name):
+    monkeypatch.setattr(bank, "SMALLEST", 4)
+    monkeypatch.setattr(full_size, "conditioning", lambda images, *_: conditioning_on("meta", images))
+    unet = copy.deepcopy(reference.unet()).to("meta")
+    plain, peak = (peak_memory.activations(unet, named(of), 4, 128, None) for of in ("unmasked", name))
+    assert peak >= plain > 0
+
+
+def conditioning_on(device: str, images: int) -> Conditioning:
+    made = reference.conditioning(images)
+    tensors = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in vars(made).items()}
+    return Conditioning(**tensors)
+
+
 def test_the_steps_that_are_timed_do_what_their_columns_say():
     method = named("consistory-no-attention")  # masks need a UNet; blending, injection don't
     family = ConsiStory(Pass(method, None, [], torch.arange(step.STEPS), None, None, None, None, matches="matches"))
@@ -83,8 +101,8 @@ def test_the_steps_that_are_timed_do_what_their_columns_say():
 def test_a_step_is_measured_against_plain_sdxls_whatever_is_asked_for(monkeypatch):
     monkeypatch.setattr(full_size, "sdxl_unet", lambda device, dtype: reference.unet())
     monkeypatch.setattr(full_size, "conditioning", lambda images, *_: reference.conditioning(images))
-    rows = step.bench_step("cpu", ("consistory", "svd-log"), images=3, side=128)
-    assert [row["method"] for row in rows] == ["sdxl", "consistory", "svd-log"] and rows[0]["ratio"] == 1
+    rows = step.bench_step("cpu", ("consistory", "svd-log-no-injection"), images=3, side=128)
+    assert [row["method"] for row in rows] == ["sdxl", "consistory", "svd-log-no-injection"] and rows[0]["ratio"] == 1
     assert rows[1]["ratio"] == rows[1]["step s"] / rows[0]["step s"]
     assert ["injected s" in row for row in rows] == ["blended s" in row for row in rows[:2]] + [False]
     assert 0 < rows[2]["filter's share"] and "blended s" in rows[2]

@@ -47,7 +47,7 @@ def test_filters_wrong_by_the_tolerance_change_no_pixel_by_a_quarter_of_a_grey_l
             pipe.unet,
             pipe.scheduler,
             conditioning,
-            named("svd-log"),
+            named("svd-log-no-injection"),
             seed=0,
             steps=10,
             guidance=5.0,

@@ -59,11 +59,13 @@ def test_evaluation_asks_for_every_kind_in_every_scene_alike_in_the_worlds_own_w
 
 
 def test_renders_of_what_was_asked_agree_fully_and_renders_of_the_next_kind_not_at_all():
-    views = evaluation_views(60)
+    views = evaluation_views(144)
     readings = [true_reading(render(view)) for view in views]
-    assert {value for name, value in agreement(views, readings).items()} == {1.0}
+    agreed = agreement(views, readings)
+    open_scenes = [agreed.pop(f"open captions, {scene}") for scene in SCENE_NAMES]
+    assert set(agreed.values()) == {1.0} and sum(open_scenes) == pytest.approx(1.0)
     shifted = agreement(views, readings[1:] + readings[:1])
-    assert shifted["kind"] == 0.0 and shifted["kind, cat"] == 0.0 and shifted["scene"] == pytest.approx(50 / 60)
+    assert shifted["kind"] == 0.0 and shifted["kind, cat"] == 0.0 and 0.7 < shifted["scene"] < 0.95
 
 
 def test_the_shipped_miniature_draws_mostly_what_is_asked_and_writes_its_numbers(tmp_path, monkeypatch):

@@ -31,10 +31,10 @@ def folder(untrained, tmp_path_factory):
 
 def test_captions_tokenize_as_clips_whole_vocabulary_does_and_fit_the_prompt_length():
     tokenizer, full = build_tokenizer(), SimpleTokenizer()
-    for text in all_captions()[::7]:
+    for text in all_captions()[::37]:
         ids = tokenizer(text).input_ids
         assert tokenizer.convert_ids_to_tokens(ids)[1:-1] == [full.decoder[number] for number in full.encode(text)]
-        assert len(ids) <= tokenizer.model_max_length // 2
+        assert len(ids) <= 17 < tokenizer.model_max_length
 
 
 @pytest.mark.parametrize("text", ["a zebra on a tricycle", "Привет, лиса!", "naïve café 42", "🦊"])

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 
 from svdstory.pipeline.miniature.world import (
+    ACCESSORY_NAMES,
+    ACCESSORY_WORDS,
     HUES,
     KINDS,
     PALETTE,
+    SCENE_LOOKS,
     SCENE_NAMES,
+    SETTINGS,
     SIZE,
     STYLES,
     Identity,
@@ -33,6 +37,7 @@ def view_of(**given) -> View:
         scale=0.64,
         scene_seed=3,
         colour_named=False,
+        look="summer",
     )
     return View(**{**values, **given})
 
@@ -53,7 +58,7 @@ def test_drawing_leaves_the_global_generators_alone():
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_fills_enough_of_the_picture_in_every_scene_to_be_seen(kind):
     for number, scene in enumerate(SCENE_NAMES):
-        picture = render(draw_view(np.random.default_rng(number), kind=kind, scene=scene))
+        picture = render(draw_view(np.random.default_rng(number), kind=kind, scene=scene, accessory=""))
         assert picture.image.shape == (SIZE, SIZE, 3) and picture.image.dtype == np.uint8
         assert picture.mask.shape == (SIZE, SIZE) and picture.mask.dtype == bool
         assert 0.1 < picture.mask.mean() < 0.5
@@ -83,15 +88,48 @@ def test_every_attribute_of_an_identity_shows_in_every_kind(kind):
 
 def test_captions_read_as_the_prompt_sets_do_and_hide_the_identity():
     assert caption(view_of()) == "A photo of a bus in a meadow"
-    drawing = view_of(kind="gift box", scene="sea", style="A drawing of")
+    drawing = view_of(kind="gift box", scene="sea", look="reef", style="A drawing of")
     assert caption(drawing) == "A drawing of a gift box under the sea"
     assert caption(view_of(colour_named=True)) == "A photo of a red bus in a meadow"
+    assert caption(view_of(accessory="hat")) == "A photo of a bus wearing a hat in a meadow"
+    assert caption(view_of(accessory="hat", scene_named=False)) == "A photo of a bus wearing a hat"
+    assert caption(view_of(look="spring")) == caption(view_of())
 
 
 def test_all_captions_are_all_that_views_can_say():
     every = set(all_captions())
     drawn = {caption(draw_view(np.random.default_rng(seed))) for seed in range(300)}
-    assert drawn <= every and len(every) == len(STYLES) * (len(PALETTE) + 1) * len(KINDS) * len(SCENE_NAMES)
+    settings = len(SETTINGS) + len(ACCESSORY_WORDS) * (1 + len(SETTINGS))
+    assert drawn <= every and len(every) == len(STYLES) * (len(PALETTE) + 1) * len(KINDS) * settings
+
+
+def test_a_third_of_the_captions_names_an_accessory_alone_and_a_sixth_a_scene_beside_it():
+    views = [draw_view(np.random.default_rng(seed)) for seed in range(1500)]
+    alone = np.mean([not view.scene_named for view in views])
+    both = np.mean([bool(view.accessory) and view.scene_named for view in views])
+    assert alone == pytest.approx(1 / 3, abs=0.04) and both == pytest.approx(1 / 6, abs=0.04)
+    assert all(view.accessory for view in views if not view.scene_named)
+
+
+@pytest.mark.parametrize("accessory", ACCESSORY_NAMES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_accessory_is_large_is_where_its_mask_says_and_leaves_the_subject_to_be_seen(kind, accessory):
+    bare, worn = (render(view_of(kind=kind, accessory=name)) for name in ("", accessory))
+    changed = np.abs(worn.image.astype(int) - bare.image).max(axis=2) > 60
+    assert worn.accessory_mask.mean() > 0.04 and not bare.accessory_mask.any()
+    assert not (worn.accessory_mask & worn.mask).any() and worn.mask.sum() > 0.5 * bare.mask.sum()
+    if accessory != "jumping":  # which moves the subject too
+        assert changed.mean() > 0.03 and (changed & ~worn.accessory_mask).sum() < 0.2 * changed.sum()
+
+
+def test_looks_of_all_scenes_differ_at_a_glance_and_most_from_looks_of_other_scenes():
+    means = {
+        name: np.mean([render(view_of(scene=name[0], look=name[1], scene_seed=n)).image for n in range(4)], axis=0)
+        for name in SCENE_LOOKS
+    }
+    for one, picture in means.items():
+        nearest = min(np.abs(picture - other).mean() for name, other in means.items() if name != one)
+        assert nearest > 6, one
 
 
 def test_what_is_given_stays_and_the_other_draws_do_not_move():
@@ -118,6 +156,10 @@ def test_a_hue_a_pattern_or_a_kind_that_is_not_there_is_named_with_those_that_ar
         Identity(0, 90, "plain", 1.5)
     with pytest.raises(ValueError, match=r"View.kind: got 'tram', expected one of bus, gift box"):
         view_of(kind="tram")
+    with pytest.raises(ValueError, match=r"View.look: got 'dusk', expected one of summer, evening, spring"):
+        view_of(look="dusk")
+    with pytest.raises(ValueError, match=r"View.accessory: got 'kite', expected one of , hat, balloon"):
+        view_of(accessory="kite")
 
 
 def test_a_scene_without_its_subject_is_the_same_outside_of_it():

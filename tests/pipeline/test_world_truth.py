@@ -5,16 +5,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from svdstory.pipeline.miniature.world import KINDS, SCENE_NAMES, Identity, draw_view, render, truth
+from svdstory.pipeline.miniature.world import (
+    KINDS,
+    SCENE_LOOKS,
+    Identity,
+    draw_view,
+    leakage,
+    render,
+    truth,
+)
 from svdstory.pipeline.miniature.world.truth import true_reading
 
 SCENES = ["desert", "snow", "meadow", "sea"]
 
 
-def set_of(identities, scenes=SCENES, seed=0):
+def set_of(identities, scenes=SCENES, seed=0, look=None):
     """One bus a scene, drawn with these identities."""
+    given = {"kind": "bus", "accessory": "", "look": look}
     return [
-        render(draw_view(np.random.default_rng((seed, number)), kind="bus", identity=identity, scene=scene))
+        render(draw_view(np.random.default_rng((seed, number)), identity=identity, scene=scene, **given))
         for number, (identity, scene) in enumerate(zip(identities, scenes))
     ]
 
@@ -59,32 +68,62 @@ def test_kind_and_scene_are_right_for_the_truth_and_half_right_for_swapped_scene
     assert truth.scene_accuracy(readings, ["snow", "desert", "meadow", "sea"]) == 0.5
 
 
+def looks_of(scene):
+    """Every patch shows the first look of `scene`."""
+    index = next(number for number, (name, _) in enumerate(SCENE_LOOKS) if name == scene)
+    return np.broadcast_to(np.eye(len(SCENE_LOOKS))[index], (truth.PATCHES, truth.PATCHES, len(SCENE_LOOKS)))
+
+
 def test_leakage_is_the_share_of_background_that_shows_another_scene_of_the_set():
     readings = readings_of(SAME)
-    assert truth.background_leakage(readings, SCENES) == 0.0
-    patches = readings[0].patch_scene.copy()
-    patches[:4] = np.eye(len(SCENE_NAMES))[SCENE_NAMES.index("sea")]  # its upper half shows the sea
-    weight = truth.background_weight(readings[0].mask)
-    leaked = truth.background_leakage([replace(readings[0], patch_scene=patches), *readings[1:]], SCENES)
-    assert leaked == pytest.approx(weight[:4].sum() / weight.sum() / 4)
+    assert leakage.background_leakage(readings, SCENES) == 0.0
+    patches = readings[0].patch_look.copy()
+    upper = truth.PATCHES // 2
+    patches[:upper] = looks_of("sea")[:upper]
+    weight = leakage.background_weight(readings[0])
+    leaked = leakage.background_leakage([replace(readings[0], patch_look=patches), *readings[1:]], SCENES)
+    assert leaked == pytest.approx(weight[:upper].sum() / weight.sum() / 4)
 
 
 def test_a_scene_that_is_not_in_the_set_is_no_leakage():
-    readings = readings_of(SAME)
-    night = np.eye(len(SCENE_NAMES))[SCENE_NAMES.index("night city")]
-    elsewhere = np.broadcast_to(night, readings[0].patch_scene.shape)
-    assert truth.background_leakage([replace(one, patch_scene=elsewhere) for one in readings], SCENES) == 0.0
+    readings = [replace(one, patch_look=looks_of("night city")) for one in readings_of(SAME)]
+    assert leakage.background_leakage(readings, SCENES) == 0.0
 
 
-def test_the_subject_does_not_count_as_background():
-    reading = readings_of(SAME)[0]
-    weight = truth.background_weight(reading.mask)
-    centre = np.argwhere(reading.mask).mean(axis=0).astype(int) // 8
-    assert weight[tuple(centre)] == 0.0 and weight[0, 0] == 1.0
+def test_neither_the_subject_nor_what_it_wears_counts_as_background():
+    view = draw_view(np.random.default_rng(2), kind="cat", accessory="balloon")
+    reading = true_reading(render(view))
+    weight = leakage.background_weight(reading)
+    for mask in (reading.mask, reading.accessory_mask):
+        centre = np.argwhere(mask).mean(axis=0).astype(int) * truth.PATCHES // 64
+        assert weight[tuple(centre)] == 0.0
+    side = 64 // truth.PATCHES
+    covered = (
+        (reading.mask | reading.accessory_mask).reshape(truth.PATCHES, side, truth.PATCHES, side).mean(axis=(1, 3))
+    )
+    assert weight.sum() > 0 and (covered[weight > 0] <= 0.1).all()
 
 
-def test_same_scenes_have_more_similar_backgrounds_than_different_ones():
-    alike = set_of(SAME, scenes=["snow"] * 4)
+def test_beside_plain_sampling_a_picture_owns_what_plain_drew_even_a_look_of_the_same_scene():
+    plain = np.eye(len(SCENE_LOOKS))[[0, 1, 5]]  # two looks of the desert, one of the snow
+    assert leakage.leakage_beside_plain(plain, plain) == 0.0
+    half = plain.copy()
+    half[0] = (plain[0] + plain[1]) / 2
+    assert leakage.leakage_beside_plain(half, plain) == pytest.approx(0.5 / 3)
+    half[0] = (plain[0] + np.eye(len(SCENE_LOOKS))[3]) / 2  # another look of the snow's is still the third one's scene
+    assert leakage.leakage_beside_plain(half, plain) == pytest.approx(0.5 / 3)
+    half[0] = (plain[0] + np.eye(len(SCENE_LOOKS))[2]) / 2  # a look of its own scene that no other picture has
+    assert leakage.leakage_beside_plain(half, plain) == 0.0
+    elsewhere = np.eye(len(SCENE_LOOKS))[[9, 9, 9]]  # what plain drew in none of them is no leakage
+    assert leakage.leakage_beside_plain(elsewhere, plain) == 0.0
+    with pytest.raises(ValueError, match="got 2 backgrounds and 3 plain ones"):
+        leakage.leakage_beside_plain(plain[:2], plain)
+    with pytest.raises(ValueError, match="got 2 backgrounds and 3 owners"):
+        leakage.leakage(plain[:2], [0, 1, 5])
+
+
+def test_one_look_of_one_scene_has_more_similar_backgrounds_than_different_scenes():
+    alike = set_of(SAME, scenes=["snow"] * 4, look="day")
     different = set_of(SAME)
     similarity = [
         truth.background_similarity([one.image for one in pictures], [true_reading(one) for one in pictures])

@@ -44,7 +44,7 @@ def kv_points(material: Material) -> dict[tuple[float, float], str]:
     found: dict[tuple[float, float], str] = {}
     for name, method in material.study.plan.methods.items():
         k, v = method.filter_k, method.filter_v
-        plain = method.extended_attention == "unmasked" and method.n_anchors == 2 and not method.feature_injection
+        plain = method.extended_attention == "unmasked" and method.n_anchors == 2 and method.feature_injection
         if plain and k and v and k.keep_fraction and v.keep_fraction and not k.reweight and not v.reweight:
             found.setdefault((k.keep_fraction, v.keep_fraction), name)
     crossed = {k for k, v in found if k != v} & {v for k, v in found if k != v}

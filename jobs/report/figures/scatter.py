@@ -213,7 +213,7 @@ def shares(material: Material) -> dict[str, float]:
         plain = (
             switches.get("extended_attention") == "unmasked"
             and switches.get("n_anchors") == 2
-            and not switches.get("feature_injection")
+            and switches.get("feature_injection")
         )
         if plain and filters == (None, None):
             found[name] = 1.0

@@ -8,6 +8,7 @@ from svdstory.jobs.report.draft import Draft
 from svdstory.jobs.report.escaping import markdown as escape
 from svdstory.jobs.report.findings import Findings, better
 from svdstory.jobs.report.labels import meaning, method_label, metric_label
+from svdstory.jobs.report.published import beside, differences, published
 from svdstory.jobs.report.safe_names import safe_names
 from svdstory.jobs.report.statistics import Interval
 from svdstory.jobs.report.tables.rows import statistics_rows, to_csv, to_latex
@@ -71,10 +72,38 @@ def markdown(study: Study, findings: Findings, setting: str, counts: str, captio
             "|---|---|---|---:|---:|---|",
         ]
         lines += ["| " + " | ".join(cells) + " |" for cells in answer_rows(findings.answers, study)] + [""]
+    lines += beside_markdown(study, findings)
     lines += ["![All sets and methods](overview.png)", ""]
     for name, caption in captions.items():
         lines += [f"## {name}", "", caption, "", f"![{name}](figures/{name}.png)", ""]
     return "\n".join(lines)
+
+
+def beside_markdown(study: Study, findings: Findings) -> list[str]:
+    """A paper's table beside the run's numbers, where one was asked for."""
+    if not study.published:
+        return []
+    table = published(study.published)
+    lines = [f"## Beside {table.source}", "", escape(table.checked.strip()), ""]
+    lines += ["| method | metric | paper | here | sets | here − paper | |", "|---|---|---:|---:|---:|---:|---|"]
+    lines += ["| " + " | ".join(map(escape, cells)) + " |" for cells in beside_rows(study, findings)]
+    return [*lines, "", "Not made alike:", "", *(f"- {escape(line)}" for line in differences(table, study)), ""]
+
+
+def beside_rows(study: Study, findings: Findings) -> list[list[str]]:
+    """method, the paper's metric, its number, ours with its interval, sets, the difference, what ours was measured by"""
+    return [
+        [
+            method_label(b.method),
+            b.metric,
+            f"{b.paper:.4f}",
+            told(b.here) if b.here else "-",
+            str(b.sets or "-"),
+            f"{b.here.mean - b.paper:+.4f}".replace("-", "−") if b.here else "-",
+            "; ".join(part for part in (b.measured_as, b.why) if part),
+        ]
+        for b in beside(published(study.published), study, findings)
+    ]
 
 
 def answer_rows(answers: Sequence[Answer], study: Study) -> list[list[str]]:

@@ -1,12 +1,14 @@
-"""Draws a view: the scene, a shadow, and the subject's sprite over it, with the truth about every pixel."""
+"""Draws a view: the scene, a shadow, the subject's sprite, its accessory; with the truth about every pixel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from svdstory.pipeline.miniature.world.accessories import ACCESSORIES, JUMP, top_of
 from svdstory.pipeline.miniature.world.canvas import SUPERSAMPLE, Canvas, Colour
 from svdstory.pipeline.miniature.world.identity import Identity
 from svdstory.pipeline.miniature.world.scenes import SCENES
@@ -28,11 +30,15 @@ FADE = (240, 226, 206)
 
 @dataclass(frozen=True)
 class Picture:
-    """image: uint8 (SIZE, SIZE, 3); mask: bool (SIZE, SIZE), where the subject is; view: what was drawn."""
+    """image: uint8 (SIZE, SIZE, 3); mask: bool (SIZE, SIZE), where the subject is seen; view: what was drawn.
+
+    accessory_mask: bool (SIZE, SIZE), where its accessory is; `mask` leaves that out.
+    """
 
     image: np.ndarray
     mask: np.ndarray
     view: View
+    accessory_mask: np.ndarray = field(default_factory=lambda: np.zeros((SIZE, SIZE), bool))
 
 
 class _Sprite:
@@ -103,19 +109,28 @@ def render(view: View, size: int = SIZE, subject: bool = True) -> Picture:
 
     Without `subject` its scene alone, with an empty mask.
     """
-    canvas = Canvas(size)
-    SCENES[view.scene](canvas, np.random.default_rng(view.scene_seed))
+    canvas, nowhere = Canvas(size), np.zeros((size, size), bool)
+    SCENES[view.scene](canvas, np.random.default_rng(view.scene_seed), view.look)
     if not subject:
-        return Picture(_styled(np.asarray(canvas.reduced()), view.style), np.zeros((size, size), bool), view)
+        return Picture(_styled(np.asarray(canvas.reduced()), view.style), nowhere, view, nowhere)
     if view.kind != "fish":
         _shadow(canvas, view)
+    worn = ACCESSORIES[view.accessory](top_of(view.kind, view.identity.shape)) if view.accessory else []
+    lifted = replace(view, foot=view.foot - JUMP * view.scale) if view.accessory == "jumping" else view
+    body, sign = SUBJECTS[view.kind](view.identity.shape), nowhere
+    cover = _pasted(canvas, lifted, body)
+    if worn:
+        sign = _pasted(canvas, view, worn)
+    return Picture(_styled(np.asarray(canvas.reduced()), view.style), cover & ~sign, view, sign)
+
+
+def _pasted(canvas: Canvas, view: View, parts: Sequence[Part]) -> np.ndarray:
+    """Draw `parts` over the canvas; returns where they are, bool (size, size)."""
     sprite = _Sprite(view, canvas.pixels)
-    for part in SUBJECTS[view.kind](view.identity.shape):
+    for part in parts:
         sprite.add(part)
     canvas.image.paste(sprite.layer, (0, 0), sprite.layer)
-    image = np.asarray(canvas.reduced())
-    cover = np.asarray(sprite.layer.getchannel("A").reduce(SUPERSAMPLE)) / 255.0
-    return Picture(_styled(image, view.style), cover > MASK_LEVEL, view)
+    return np.asarray(sprite.layer.getchannel("A").reduce(SUPERSAMPLE)) / 255.0 > MASK_LEVEL
 
 
 def _shadow(canvas: Canvas, view: View) -> None:

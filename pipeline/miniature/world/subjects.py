@@ -19,6 +19,9 @@ OWN_COLOURS: dict[str, Colour] = {
     "glass": (206, 234, 250),
     "wood": (122, 78, 52),
     "cream": (246, 228, 200),
+    "scarlet": (232, 24, 36),
+    "gold": (255, 210, 30),
+    "navy": (24, 36, 140),
 }
 
 
@@ -32,35 +35,37 @@ class Part:
     outlined: bool = True
 
 
-def _boxed(role: str, form: str, box: Box, outlined: bool = True) -> Part:
+def boxed(role: str, form: str, box: Box, outlined: bool = True) -> Part:
+    """One that fills a box (left, bottom, right, top)."""
     left, bottom, right, top = box
     return Part(role, form, ((left, bottom), (right, top)), outlined)
 
 
-def _polygon(role: str, *points: Point) -> Part:
-    return Part(role, "polygon", points)
+def polygon(role: str, *points: Point, outlined: bool = True) -> Part:
+    """One of straight edges."""
+    return Part(role, "polygon", points, outlined)
 
 
 def _eye(x: float, y: float, size: float = 0.062) -> list[Part]:
-    white = _boxed("paper", "ellipse", (x - size, y - size, x + size, y + size), False)
+    white = boxed("paper", "ellipse", (x - size, y - size, x + size, y + size), False)
     pupil = 0.6 * size
-    return [white, _boxed("ink", "ellipse", (x - pupil, y - pupil, x + pupil, y + pupil), False)]
+    return [white, boxed("ink", "ellipse", (x - pupil, y - pupil, x + pupil, y + pupil), False)]
 
 
 def bus(shape: float) -> list[Part]:
     half = 0.40 + 0.18 * shape
     top = 0.78 - 0.14 * shape
     parts = [
-        _boxed("body", "rounded", (-half, 0.12, half, top)),
-        _boxed("accent", "box", (-half, 0.20, half, 0.31), False),
+        boxed("body", "rounded", (-half, 0.12, half, top)),
+        boxed("accent", "box", (-half, 0.20, half, 0.31), False),
     ]
     pane = (2 * half - 0.08) / 3
     for number in range(3):
         left = -half + 0.06 + number * pane
-        parts.append(_boxed("glass", "box", (left, 0.41, left + pane - 0.045, top - 0.09), False))
+        parts.append(boxed("glass", "box", (left, 0.41, left + pane - 0.045, top - 0.09), False))
     for x in (-0.55 * half, 0.55 * half):
-        parts.append(_boxed("ink", "ellipse", (x - 0.13, -0.01, x + 0.13, 0.25), False))
-        parts.append(_boxed("paper", "ellipse", (x - 0.05, 0.07, x + 0.05, 0.17), False))
+        parts.append(boxed("ink", "ellipse", (x - 0.13, -0.01, x + 0.13, 0.25), False))
+        parts.append(boxed("paper", "ellipse", (x - 0.05, 0.07, x + 0.05, 0.17), False))
     return parts
 
 
@@ -68,12 +73,12 @@ def gift_box(shape: float) -> list[Part]:
     top = 0.38 + 0.30 * shape
     half = 0.43 - 0.06 * shape
     return [
-        _boxed("body", "box", (-half, 0.0, half, top)),
-        _boxed("body", "box", (-half - 0.06, top, half + 0.06, top + 0.14)),
-        _boxed("accent", "box", (-0.085, 0.0, 0.085, top + 0.14), False),
-        _boxed("accent", "ellipse", (-0.30, top + 0.12, -0.01, top + 0.32)),
-        _boxed("accent", "ellipse", (0.01, top + 0.12, 0.30, top + 0.32)),
-        _boxed("accent", "ellipse", (-0.085, top + 0.12, 0.085, top + 0.27)),
+        boxed("body", "box", (-half, 0.0, half, top)),
+        boxed("body", "box", (-half - 0.06, top, half + 0.06, top + 0.14)),
+        boxed("accent", "box", (-0.085, 0.0, 0.085, top + 0.14), False),
+        boxed("accent", "ellipse", (-0.30, top + 0.12, -0.01, top + 0.32)),
+        boxed("accent", "ellipse", (0.01, top + 0.12, 0.30, top + 0.32)),
+        boxed("accent", "ellipse", (-0.085, top + 0.12, 0.085, top + 0.27)),
     ]
 
 
@@ -81,11 +86,11 @@ def house(shape: float) -> list[Part]:
     eaves = 0.50
     peak = eaves + 0.22 + 0.30 * shape
     return [
-        _boxed("accent", "box", (0.18, eaves, 0.30, peak)),
-        _boxed("body", "box", (-0.41, 0.0, 0.41, eaves)),
-        _polygon("accent", (-0.52, eaves - 0.02), (0.0, peak), (0.52, eaves - 0.02)),
-        _boxed("wood", "box", (-0.30, 0.0, -0.08, 0.34), False),
-        _boxed("glass", "box", (0.06, 0.17, 0.30, 0.38), False),
+        boxed("accent", "box", (0.18, eaves, 0.30, peak)),
+        boxed("body", "box", (-0.41, 0.0, 0.41, eaves)),
+        polygon("accent", (-0.52, eaves - 0.02), (0.0, peak), (0.52, eaves - 0.02)),
+        boxed("wood", "box", (-0.30, 0.0, -0.08, 0.34), False),
+        boxed("glass", "box", (0.06, 0.17, 0.30, 0.38), False),
     ]
 
 
@@ -94,21 +99,21 @@ def mushroom(shape: float) -> list[Part]:
     top = 0.68 + 0.30 * shape
     half = 0.52 - 0.08 * shape
     return [
-        _boxed("cream", "rounded", (-0.20, 0.0, 0.20, rim + 0.08)),
-        _boxed("ink", "ellipse", (-0.12, 0.16, -0.04, 0.28), False),
-        _boxed("ink", "ellipse", (0.04, 0.16, 0.12, 0.28), False),
-        _boxed("body", "dome", (-half, 2 * (rim + 0.06) - top, half, top)),
-        _boxed("accent", "rounded", (-half, rim - 0.05, half, rim + 0.08)),
+        boxed("cream", "rounded", (-0.20, 0.0, 0.20, rim + 0.08)),
+        boxed("ink", "ellipse", (-0.12, 0.16, -0.04, 0.28), False),
+        boxed("ink", "ellipse", (0.04, 0.16, 0.12, 0.28), False),
+        boxed("body", "dome", (-half, 2 * (rim + 0.06) - top, half, top)),
+        boxed("accent", "rounded", (-half, rim - 0.05, half, rim + 0.08)),
     ]
 
 
 def fish(shape: float) -> list[Part]:
     middle, half = 0.45, 0.22 + 0.12 * shape
     return [
-        _polygon("accent", (0.22, middle), (0.56, middle + 0.28), (0.48, middle), (0.56, middle - 0.28)),
-        _polygon("accent", (-0.22, middle + 0.6 * half), (0.06, middle + half + 0.2), (0.22, middle + 0.5 * half)),
-        _boxed("body", "ellipse", (-0.54, middle - half, 0.34, middle + half)),
-        _polygon("accent", (-0.14, middle - 0.02), (0.10, middle + 0.10), (0.10, middle - 0.14)),
+        polygon("accent", (0.22, middle), (0.56, middle + 0.28), (0.48, middle), (0.56, middle - 0.28)),
+        polygon("accent", (-0.22, middle + 0.6 * half), (0.06, middle + half + 0.2), (0.22, middle + 0.5 * half)),
+        boxed("body", "ellipse", (-0.54, middle - half, 0.34, middle + half)),
+        polygon("accent", (-0.14, middle - 0.02), (0.10, middle + 0.10), (0.10, middle - 0.14)),
         *_eye(-0.34, middle + 0.07, 0.075),
     ]
 
@@ -116,20 +121,20 @@ def fish(shape: float) -> list[Part]:
 def cat(shape: float) -> list[Part]:
     ear = 0.86 + 0.16 * shape
     parts = [
-        _boxed("body", "ellipse", (0.12, 0.02, 0.54, 0.20)),
-        _boxed("body", "ellipse", (-0.30, 0.0, 0.30, 0.52)),
-        _boxed("accent", "ellipse", (-0.15, 0.02, 0.15, 0.36), False),
+        boxed("body", "ellipse", (0.12, 0.02, 0.54, 0.20)),
+        boxed("body", "ellipse", (-0.30, 0.0, 0.30, 0.52)),
+        boxed("accent", "ellipse", (-0.15, 0.02, 0.15, 0.36), False),
     ]
     for side in (-1, 1):
-        parts.append(_polygon("body", (side * 0.37, 0.60), (side * 0.34, ear), (side * 0.08, 0.80)))
-    parts.append(_boxed("body", "ellipse", (-0.40, 0.36, 0.40, 0.88)))
-    parts.append(_boxed("accent", "box", (-0.24, 0.35, 0.24, 0.43), False))
+        parts.append(polygon("body", (side * 0.37, 0.60), (side * 0.34, ear), (side * 0.08, 0.80)))
+    parts.append(boxed("body", "ellipse", (-0.40, 0.36, 0.40, 0.88)))
+    parts.append(boxed("accent", "box", (-0.24, 0.35, 0.24, 0.43), False))
     return (
         parts
         + _eye(-0.17, 0.66, 0.085)
         + _eye(0.17, 0.66, 0.085)
         + [
-            _polygon("ink", (-0.05, 0.555), (0.05, 0.555), (0.0, 0.49)),
+            polygon("ink", (-0.05, 0.555), (0.05, 0.555), (0.0, 0.49)),
         ]
     )
 

@@ -14,46 +14,71 @@ import numpy as np
 
 from svdstory.pipeline.miniature.world.identity import PATTERNS
 from svdstory.pipeline.miniature.world.render import Picture
-from svdstory.pipeline.miniature.world.views import KINDS, SCENE_NAMES
+from svdstory.pipeline.miniature.world.views import ACCESSORY_NAMES, KINDS, SCENE_LOOKS, SCENE_NAMES
 
-PATCHES = 8
+PATCHES = 16  # a side: small enough that most show one background alone
+WORN = ("", *ACCESSORY_NAMES)  # what a subject may have on: nothing first
 SUBJECT_SHARE = 0.07  # of the picture: half of what the world's smallest subject covers
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One picture. Probabilities: kind (kinds,), scene (scenes,), patch_scene (P, P, scenes), striped 0..1.
+    """One picture. Probabilities: kind (kinds,), accessory (WORN), look (looks,), patch_look (P, P, looks), striped 0..1.
 
-    body_hue, accent_hue: degrees; shape: 0..1; mask: bool (S, S), where the subject is.
+    body_hue, accent_hue: degrees; shape: 0..1; mask, accessory_mask: bool (S, S), where the subject and its accessory
+    are. Looks are those of all scenes, SCENE_LOOKS.
     """
 
     kind: np.ndarray
-    scene: np.ndarray
-    patch_scene: np.ndarray
+    accessory: np.ndarray
+    look: np.ndarray
+    patch_look: np.ndarray
     body_hue: float
     accent_hue: float
     striped: float
     shape: float
     mask: np.ndarray
+    accessory_mask: np.ndarray
 
     @property
     def shows_subject(self) -> bool:
         return bool(self.mask.mean() >= SUBJECT_SHARE)
 
+    @property
+    def scene(self) -> np.ndarray:
+        """The probability of each scene, (scenes,)."""
+        return scenes_of_looks(self.look)
+
+    @property
+    def patch_scene(self) -> np.ndarray:
+        """The probability of each scene in each patch, (P, P, scenes)."""
+        return scenes_of_looks(self.patch_look)
+
+
+# (looks, scenes): which look is which scene's.
+_SCENE_OF_LOOK = np.array([[float(scene == name) for name in SCENE_NAMES] for scene, _ in SCENE_LOOKS])
+
+
+def scenes_of_looks(looks: np.ndarray) -> np.ndarray:
+    """Probabilities or shares of looks (..., looks) -> of their scenes (..., scenes)."""
+    return looks @ _SCENE_OF_LOOK
+
 
 def true_reading(picture: Picture) -> Reading:
     """What a perfect judge would read from a rendered picture."""
     view, identity = picture.view, picture.view.identity
-    scene = np.eye(len(SCENE_NAMES))[SCENE_NAMES.index(view.scene)]
+    look = np.eye(len(SCENE_LOOKS))[SCENE_LOOKS.index((view.scene, view.look))]
     return Reading(
         kind=np.eye(len(KINDS))[KINDS.index(view.kind)],
-        scene=scene,
-        patch_scene=np.broadcast_to(scene, (PATCHES, PATCHES, len(SCENE_NAMES))).copy(),
+        accessory=np.eye(len(WORN))[WORN.index(view.accessory)],
+        look=look,
+        patch_look=np.broadcast_to(look, (PATCHES, PATCHES, len(SCENE_LOOKS))).copy(),
         body_hue=float(identity.body_hue),
         accent_hue=float(identity.accent_hue),
         striped=float(PATTERNS.index(identity.pattern)),
         shape=identity.shape,
         mask=picture.mask,
+        accessory_mask=picture.accessory_mask,
     )
 
 
@@ -116,6 +141,11 @@ def scene_accuracy(readings: Sequence[Reading], scenes: Sequence[str]) -> float:
     return _accuracy([reading.scene for reading in readings], scenes, SCENE_NAMES, "scene")
 
 
+def accessory_accuracy(readings: Sequence[Reading], accessories: Sequence[str]) -> float:
+    """Share of pictures whose subject has its own of `accessories` (N names of WORN) and no other."""
+    return _accuracy([reading.accessory for reading in readings], accessories, WORN, "accessory")
+
+
 def _accuracy(
     probabilities: Sequence[np.ndarray | None], wanted: Sequence[str], names: tuple[str, ...], what: str
 ) -> float:
@@ -133,35 +163,6 @@ def _accuracy(
     )
 
 
-def background_weight(mask: np.ndarray, patches: int = PATCHES) -> np.ndarray:
-    """Mask (S, S) -> the share of background in each patch (P, P); patches that touch the subject count nothing.
-
-    A patch at the subject's edge looks like no scene; only patches with at most a tenth of subject count.
-    """
-    size = mask.shape[0] // patches
-    share = 1.0 - mask.reshape(patches, size, patches, size).mean(axis=(1, 3))
-    return np.where(share >= 0.9, share, 0.0)
-
-
-def background_leakage(readings: Sequence[Reading], scenes: Sequence[str]) -> float:
-    """How much of one picture's scene shows in the others: 0 none, 1 all.
-
-    The probability that patches of a picture's background belong to another picture's scene (its own excluded), mean
-    over its patches and over the set. Pictures of a set with one scene only can't leak: the result is then 0.
-    """
-    if len(readings) != len(scenes):
-        raise ValueError(
-            f"background leakage: got {len(readings)} pictures and {len(scenes)} scenes, expected as many."
-        )
-    leaks = []
-    for reading, own in zip(readings, scenes):
-        others = [SCENE_NAMES.index(name) for name in sorted(set(scenes) - {own})]
-        weight = background_weight(reading.mask)
-        if weight.sum() > 0:
-            leaks.append(float((reading.patch_scene[..., others].sum(axis=-1) * weight).sum() / weight.sum()))
-    return float(np.mean(leaks)) if leaks else 0.0
-
-
 def background_similarity(pictures: Sequence[np.ndarray], readings: Sequence[Reading]) -> float:
     """How alike the backgrounds of a set are, -1..1; to be read in excess of plain sampling's on the same prompts.
 
@@ -170,7 +171,7 @@ def background_similarity(pictures: Sequence[np.ndarray], readings: Sequence[Rea
     backgrounds = [np.asarray(picture, dtype=float) for picture in pictures]
     similarities = []
     for (one, read), (other, read_other) in combinations(zip(backgrounds, readings), 2):
-        both = ~(read.mask | read_other.mask)
+        both = ~(read.mask | read.accessory_mask | read_other.mask | read_other.accessory_mask)
         if both.sum() > 1:
             similarities.append(float(np.corrcoef(one[both].ravel(), other[both].ravel())[0, 1]))
     return float(np.mean(similarities)) if similarities else 0.0
