@@ -3,6 +3,8 @@
 import torch
 from PIL import Image
 
+from svdstory.pipeline.config.sizes import tiled
+
 
 class NotFinite(ArithmeticError):
     """Sampling or decoding gave inf or nan, or a constant picture."""
@@ -12,11 +14,14 @@ class NotFinite(ArithmeticError):
 def decode(pipe, latents: torch.Tensor) -> tuple[list[Image.Image], int]:
     """Latents (B, C, H, W) to RGB images, one at a time, and how many were decoded again in float32.
 
-    A VAE that its configuration marks `force_upcast` (SDXL's) is decoded in float32. Raises NotFinite.
+    Large pictures (config/sizes.py) are decoded in tiles. A VAE that its configuration marks `force_upcast` (SDXL's) is
+    decoded in float32. Raises NotFinite.
     """
     vae, images, again = pipe.vae, [], 0
     height, width = (side * pipe.vae_scale_factor for side in latents.shape[-2:])
-    own_dtype = vae.dtype
+    own_dtype, own_tiling = vae.dtype, vae.use_tiling
+    if tiled(width, height):
+        vae.enable_tiling()
     try:
         if own_dtype == torch.float16 and vae.config.force_upcast:
             vae.to(torch.float32)
@@ -35,6 +40,7 @@ def decode(pipe, latents: torch.Tensor) -> tuple[list[Image.Image], int]:
                 raise RuntimeError(f"the VAE made a picture of {image.width}×{image.height}, not {width}×{height}")
             images.append(image)
     finally:
+        vae.use_tiling = own_tiling
         if vae.dtype != own_dtype:
             vae.to(own_dtype)
     return images, again

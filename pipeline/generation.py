@@ -1,33 +1,28 @@
 """From a prompt set to pictures: encode, sample, decode."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import diffusers
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
-from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
-from svdstory.pipeline.config.families import OnePrompt
 from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
-from svdstory.pipeline.config.strict import InputError, choices, whole_number
-from svdstory.pipeline.config.tokens import Tokenizer, subject_positions
+from svdstory.pipeline.config.schedulers import OWN, SCHEDULERS, SchedulerConfig, fit
+from svdstory.pipeline.config.strict import InputError, whole_number
 from svdstory.pipeline.decoding import NotFinite, decode
+from svdstory.pipeline.encoding import encode, found_elsewhere, tokenizer_of
+from svdstory.pipeline.models.adapters import adapted
 from svdstory.pipeline.models.load import Model
 from svdstory.pipeline.own_function import draw
-from svdstory.pipeline.sampling.denoiser import Conditioning
-from svdstory.pipeline.sampling.families.oneprompt import reweighted_set
+from svdstory.pipeline.sampling.layers import execution_device
 from svdstory.pipeline.sampling.noise import initial_latents
-from svdstory.pipeline.sampling.sampler import Sample, sample
+from svdstory.pipeline.sampling.sampler import Sample, Step, sample
 
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler-ancestral": "EulerAncestralDiscreteScheduler",
-    "dpm++2m": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
+EMBEDS = ("prompt_embeds", "pooled_prompt_embeds", "negative_prompt_embeds", "negative_pooled_prompt_embeds")
 
 
 @dataclass(frozen=True)
@@ -48,48 +43,72 @@ def generate(
     prompts: PromptSet,
     method: Method,
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     steps: int | None = None,
-    guidance: float = 5.0,
+    guidance: float | None = None,
     size: tuple[int, int] | None = None,
-    scheduler: str = "ddim",
+    scheduler: str | None = None,
+    scheduler_config: SchedulerConfig | None = None,
+    long_prompts: str = "error",
+    prompt_weights: bool = False,
     micro_batch: int | None = None,
+    latents: torch.Tensor | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    callback_on_step_end: Callable[[Any, int, Any, dict], dict] | None = None,
     **sampling,
 ) -> Generated:
     """Draw a prompt set with a method. `model`: of load_model, or a stock StableDiffusionXLPipeline.
 
-    size: (width, height) in pixels, multiples of 64 at SDXL's scale (8 latents). Unset steps and size are the
-    model's own. Raises InputError for prompts that don't fit and NotFinite for pictures that aren't.
+    size: (width, height) in pixels, multiples of 64 at SDXL's scale (8 latents). Unset steps, guidance, size and
+    scheduler are the model's own. scheduler: a name of config/schedulers.py, or `own`. seed: the set's, or one for each
+    image, which then starts from what is image 0's noise with that seed. As diffusers' pipelines take them: latents,
+    (B, C, H, W), and generator, one or B, for the noise to start from; prompt_embeds, pooled_prompt_embeds and the
+    negative ones instead of the prompts'; callback_on_step_end(pipe, step, timestep, {"latents": ...}), whose latents
+    are gone on with. Raises InputError for
+    prompts that don't fit and NotFinite for pictures that aren't.
     """
     model = model if isinstance(model, Model) else of_pipeline(model)
-    seed, steps = whole("seed", seed), model.spec.steps if steps is None else whole("steps", steps, 1)
+    seeds = [whole("seed", one) for one in seed] if isinstance(seed, Sequence) else whole("seed", seed)
+    steps = model.spec.steps if steps is None else whole("steps", steps, 1)
     micro_batch = None if micro_batch is None else whole("micro_batch", micro_batch, 1)
     pipe = model.pipe
+    embeds = {name: sampling.pop(name) for name in EMBEDS if sampling.get(name) is not None}
+    if callback_on_step_end is not None:
+        sampling["on_step"] = calling(callback_on_step_end, pipe, sampling.get("on_step"))
     width, height = size or model.spec.size
     shape = latent_shape(pipe, width, height)
-    own_scheduler = make_scheduler(scheduler, pipe.scheduler)
+    name, guidance = scheduler or model.spec.scheduler, model.spec.guidance if guidance is None else guidance
+    own_scheduler = make_scheduler(name, pipe.scheduler, scheduler_config)
+    set_seed = seeds if isinstance(seeds, int) else seeds[0]
     if method.pictures:
         raise InputError("this method's pictures were made elsewhere: there is nothing to draw.")
-    if method.function:
-        setting = dict(seed=seed, steps=steps, guidance=guidance, size=(width, height), scheduler=scheduler)
-        images, masks = draw(
-            method.function, model, prompts, made_scheduler=own_scheduler, on_step=sampling.get("on_step"), **setting
+    with adapted(pipe, (*model.spec.loras, *prompts.loras)):
+        if method.function:
+            setting = dict(seed=set_seed, steps=steps, guidance=guidance, size=(width, height), scheduler=name)
+            images, masks = draw(
+                method.function,
+                model,
+                prompts,
+                made_scheduler=own_scheduler,
+                on_step=sampling.get("on_step"),
+                **setting,
+            )
+            return Generated(images, None, {"model_spoiled": 1} if model.spoiled else {}, masks)
+        conditioning = encode(model, prompts, (width, height), method.oneprompt, long_prompts, prompt_weights)
+        conditioning = replace(conditioning, **{k: x.to(conditioning.prompt_embeds) for k, x in embeds.items()})
+        latents = first_latents(len(conditioning), shape, seeds, method.same_latent, latents, generator)
+        done = sample(
+            pipe.unet,
+            own_scheduler,
+            conditioning,
+            method,
+            seed=set_seed,
+            steps=steps,
+            guidance=guidance,
+            latents=latents.to(model.device),
+            micro_batch=micro_batch,
+            **sampling,
         )
-        return Generated(images, None, {"model_spoiled": 1} if model.spoiled else {}, masks)
-    conditioning = encode(model, prompts, (width, height), method.oneprompt)
-    latents = initial_latents(seed, len(conditioning), shape, method.same_latent)
-    done = sample(
-        pipe.unet,
-        own_scheduler,
-        conditioning,
-        method,
-        seed=seed,
-        steps=steps,
-        guidance=guidance,
-        latents=latents.to(model.device),
-        micro_batch=micro_batch,
-        **sampling,
-    )
     if not torch.isfinite(done.latents).all():
         raise NotFinite("the latents hold inf or nan")
     images, upcast = decode(pipe, done.latents)
@@ -99,6 +118,42 @@ def generate(
     }
     counters = done.counters | {name: times for name, times in noted.items() if times}
     return Generated(images, done, counters)
+
+
+def first_latents(images: int, shape, seed, same_latent: bool, latents=None, generator=None) -> torch.Tensor:
+    """(B, C, H, W) standard normal. Raises InputError for more than one source of them, and for too few or many."""
+    if latents is not None and generator is not None:
+        raise InputError("latents and generator: both say which noise to start from. Give one.")
+    several = {"seed": seed if isinstance(seed, list) else None, "latents": latents}
+    several["generator"] = generator if isinstance(generator, Sequence) else None
+    for name, given in several.items():
+        if given is not None and len(given) != images:
+            raise InputError(f"{name}: got {len(given)}, expected one for each of the set's {images} images.")
+    if latents is not None:
+        if latents.shape[1:] != shape:
+            raise InputError(f"latents: got {tuple(latents.shape)}, expected {(images, *shape)} for this size.")
+        return latents
+    if generator is not None:
+        made = list(generator) if isinstance(generator, Sequence) else generator
+        return randn_tensor((images, *shape), generator=made, device=torch.device("cpu"))
+    if isinstance(seed, list):
+        return torch.cat([initial_latents(one, 1, shape) for one in (seed[:1] * images if same_latent else seed)])
+    return initial_latents(seed, images, shape, same_latent)
+
+
+def calling(callback: Callable, pipe, on_step: Callable | None) -> Callable[[Step], torch.Tensor | None]:
+    """diffusers' callback_on_step_end as the sampler's `on_step`, after the caller's own one."""
+
+    def called(step: Step) -> torch.Tensor | None:
+        own = on_step(step) if on_step else None
+        latents = step.latents if own is None else own
+        returned = callback(pipe, step.step, step.timestep, {"latents": latents})
+        unknown = sorted(set(returned or ()) - {"latents"})
+        if unknown:
+            raise InputError(f"callback_on_step_end returned {', '.join(unknown)}: only latents can be changed.")
+        return (returned or {}).get("latents", latents)
+
+    return called
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:
@@ -122,8 +177,9 @@ def of_pipeline(pipe) -> Model:
         steps=50,
         size=(size, size),
         scorers=(),
+        scheduler=OWN,
     )
-    return Model(spec, pipe, pipe.unet.device)
+    return Model(spec, pipe, execution_device(pipe.unet))
 
 
 def latent_shape(pipe, width: int, height: int) -> tuple[int, int, int]:
@@ -137,58 +193,14 @@ def latent_shape(pipe, width: int, height: int) -> tuple[int, int, int]:
     return pipe.unet.config.in_channels, height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
 
 
-def make_scheduler(name: str, own):
-    """A scheduler by name, with the model's own configuration (noise schedule, prediction type)."""
-    if name not in SCHEDULERS:
-        raise InputError(f"unknown scheduler {name!r}{choices(name, list(SCHEDULERS))}.")
-    return getattr(diffusers, SCHEDULERS[name]).from_config(own.config)
+def make_scheduler(name: str, own, config: SchedulerConfig | None = None):
+    """A scheduler by name with the model's own configuration (noise schedule, prediction type), changed by `config`.
 
-
-def tokenizer_of(pipe) -> Tokenizer:
-    """The pipeline's first tokenizer, with what Textual Inversion added to it."""
-    own = pipe.tokenizer
-    return Tokenizer(own.tokenize, frozenset(own.get_added_vocab()), own.model_max_length)
-
-
-@torch.no_grad()
-def encode(model: Model, prompts: PromptSet, size: tuple[int, int], oneprompt: OnePrompt | None = None) -> Conditioning:
-    """The set's conditioning by the pipeline's own text encoders; the last set's is kept for its other methods.
-
-    With `oneprompt` each image's text is the consolidated one, reweighted for its setting.
+    Raises InputError where the two don't fit.
     """
-    key = (prompts.style, prompts.subject, prompts.settings, prompts.concept, size, oneprompt)
-    if key not in model.encoded:
-        pipe, tokenizer = model.pipe, tokenizer_of(model.pipe)
-        consolidated = consolidate_set(prompts, oneprompt, tokenizer) if oneprompt else []
-        texts = [text.prompt for text in consolidated] or prompts.prompts
-        subject_in = [identity_of(prompts)] * len(texts) if oneprompt else texts
-        embeds, negative, pooled, negative_pooled = pipe.encode_prompt(
-            texts, device=model.device, do_classifier_free_guidance=True
-        )
-        if oneprompt and oneprompt.reweighting:
-            widths = tuple(encoder.config.hidden_size for encoder in (pipe.text_encoder, pipe.text_encoder_2))
-            embeds = reweighted_set(embeds, consolidated, oneprompt.reweighting, widths)
-        if oneprompt and oneprompt.zero_pooled:
-            pooled = torch.zeros_like(pooled)
-        width, height = size
-        time_ids = torch.tensor([height, width, 0, 0, height, width], dtype=embeds.dtype, device=model.device)
-        subject = padded([subject_positions(text, prompts.concept, tokenizer) for text in subject_in])
-        identity_tokens = consolidated[0].identity[1] if oneprompt else 0
-        told = embeds, pooled, negative, negative_pooled, time_ids, torch.tensor(subject, device=model.device)
-        model.encoded.clear()
-        model.encoded[key] = Conditioning(*told, identity_tokens)
-    return model.encoded[key]
-
-
-def found_elsewhere(tokenizer: Tokenizer, prompts: PromptSet, method: Method) -> int:
-    """How many settings One-Prompt-One-Story finds not at their own place, but inside an earlier one's words."""
-    if not method.oneprompt:
-        return 0
-    texts = consolidate_set(prompts, method.oneprompt, tokenizer)
-    return len({setting for text in texts for setting in text.elsewhere})
-
-
-def padded(positions: list[list[int]]) -> list[list[int]]:
-    """Lists of one length: the first position repeated."""
-    longest = max(map(len, positions))
-    return [p + p[:1] * (longest - len(p)) for p in positions]
+    changes = (config or SchedulerConfig()).changes()
+    names = [one.__name__ for one in type(own).__mro__]  # a subclass counts as what it is made of
+    mine = next((one for one in names if one in {kind.class_name for kind in SCHEDULERS.values()}), names[0])
+    class_name, changed = fit(name, {**own.config, "_class_name": mine}, changes)
+    kind = type(own) if name == OWN else getattr(diffusers, class_name)
+    return kind.from_config(own.config, **changed)

@@ -96,7 +96,7 @@ def plan(asked: Asked, site: SiteName = None):
     typer.echo(
         f"experiment  {asked.experiment}: {made.about}\n"
         f"run folder  {folder}" + (f" ({done} units there)" if done else "") + "\n"
-        f"model       {made.model.name} ({made.model.dtype}), {made.steps} steps of {made.scheduler}, "
+        f"model       {made.model.name} ({made.model.dtype}), {made.steps} steps of {made.sampler}, "
         f"{made.size[0]}x{made.size[1]}, guidance {made.guidance}{', exact filters' if made.exact_filter else ''}\n"
         f"sets        {len(made.sets)}\n{in_columns(made.sets)}\n"
         f"methods     {len(made.methods)}\n{in_columns(made.methods)}\n"

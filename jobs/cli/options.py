@@ -62,7 +62,10 @@ def _sites() -> list[str]:
 
 Model = Annotated[
     str | None,
-    typer.Option(help="sdxl, tiny, miniature, or a folder in diffusers' layout.", autocompletion=_models),
+    typer.Option(
+        help="sdxl, sdxl-turbo, tiny, miniature, a folder in diffusers' layout, or a .safetensors checkpoint.",
+        autocompletion=_models,
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="The run folder. Default: results/EXPERIMENT-MODEL")]
 
@@ -92,6 +95,9 @@ class Asked:
     seeds: Annotated[str | None, typer.Option(help="Whole numbers, separated by commas.")] = None
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None
+    vae: Annotated[
+        str | None, typer.Option(help="A VAE's folder, or REPOSITORY@REVISION of the hub, instead of the model's own.")
+    ] = None
     dtype: Annotated[str | None, typer.Option(help="float16, float32 or bfloat16.")] = None
     settings: Annotated[
         list[str] | None,
@@ -114,7 +120,8 @@ class Asked:
         said = {key: words for key, (words, _) in given.items()}
         said |= {"only_sets": f"--sets {self.sets}", "only_methods": f"--methods {self.methods}"}
         said |= {"dtype": f"--dtype {self.dtype}"} if self.dtype else {}
-        folder = read_defaults().models.get(experiment.model)
+        named = experiment.model
+        folder = read_defaults().models.get(named)
         if folder:
             experiment = experiment.model_copy(update={"model": str(expanded(folder))})
         with naming(said):
@@ -123,17 +130,20 @@ class Asked:
                 experiment,
                 path.parent,
                 self.dtype,
+                like=named if folder else None,
                 sets=_names(self.sets, "--sets"),
                 methods=_names(self.methods, "--methods"),
             )
         if path not in shipped_experiments().values():
             plan = plan.model_copy(update={"file": str(path.resolve())})
-        return plan, expanded(self.out) if self.out else results_folder() / f"{path.stem}-{Path(plan.model.name).name}"
+        return plan, expanded(
+            self.out
+        ) if self.out else results_folder() / f"{path.stem}-{Path(plan.model.name).name.removesuffix('.safetensors')}"
 
     def given(self) -> dict[str, tuple[str, Any]]:
         """Key of the experiment -> the words that give it, as errors name them, and its value."""
         given = {}
-        for key, read in {"model": str, "seeds": _numbers, "steps": int, "size": _width_and_height}.items():
+        for key, read in {"model": str, "vae": str, "seeds": _numbers, "steps": int, "size": _width_and_height}.items():
             if (text := getattr(self, key)) is not None:
                 with naming({None: f"--{key} {text}"}):
                     given[key] = f"--{key} {text}", read(text)

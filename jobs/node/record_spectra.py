@@ -43,11 +43,8 @@ def record_spectra(
             prompts,
             method,
             seed=cell.seed,
-            steps=plan.steps,
-            guidance=plan.guidance,
-            size=plan.size,
-            scheduler=plan.scheduler,
             exact_filter=plan.exact_filter,
+            **plan.sampling,
             spectra=recorder,
             micro_batch=fitting(plan.model, method, len(prompts.settings), plan.size, model.device),
         )

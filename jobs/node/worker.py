@@ -2,6 +2,7 @@
 
 import gc
 import io
+import json
 import re
 import sys
 import time
@@ -16,8 +17,9 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import save
 
 from svdstory.jobs.study.code import identity
+from svdstory.jobs.study.command_line import command_of
 from svdstory.jobs.study.elsewhere import MISSING
-from svdstory.jobs.study.plan import Cell, Plan
+from svdstory.jobs.study.plan import Cell, Plan, content
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.pipeline.decoding import NotFinite
 from svdstory.pipeline.generation import Generated, generate
@@ -142,11 +144,8 @@ def make_unit(
         prompts,
         method,
         seed=cell.seed,
-        steps=plan.steps,
-        guidance=plan.guidance,
-        size=plan.size,
-        scheduler=plan.scheduler,
         exact_filter=plan.exact_filter,
+        **plan.sampling,
         on_step=on_step,
         micro_batch=micro_batch,
     )
@@ -160,10 +159,8 @@ def make_unit(
         "method": {"name": cell.method, **method.switches()},
         "seed": cell.seed,
         "setting": {
-            "steps": plan.steps,
+            **content(plan.sampling),
             "size": list(plan.size),
-            "guidance": plan.guidance,
-            "scheduler": plan.scheduler,
             "exact_filter": plan.exact_filter,
         },
         "model": {"name": plan.model.name, **plan.model.content(), "note": plan.model.note},
@@ -179,7 +176,10 @@ def make_unit(
 
 
 def text_chunks(plan: Plan, cell: Cell, image: int) -> dict[str, str]:
-    """What a generated image is expected to tell of itself, in its PNG text chunks."""
+    """What a generated image is expected to tell of itself, in its PNG text chunks.
+
+    `parameters` names no `Seed:`, by which other programs would draw another picture: noise is keyed by hash here.
+    """
     prompt = plan.sets[cell.set].prompts[image]
     width, height = plan.size
     return {
@@ -192,8 +192,8 @@ def text_chunks(plan: Plan, cell: Cell, image: int) -> dict[str, str]:
         "model": plan.model.name,
         "note": plan.model.note,
         "parameters": f"{prompt}\nSteps: {plan.steps}, Sampler: {plan.scheduler}, CFG scale: {plan.guidance}, "
-        f"Seed: {cell.seed}, Size: {width}x{height}, Model: {plan.model.name}, "
-        f"Method: {cell.method}",
+        f"Size: {width}x{height}, Model: {plan.model.name}, Method: {cell.method}, svdstory seed: {cell.seed}, "
+        f"svdstory command: {json.dumps(command_of(plan, cell), ensure_ascii=False)}",
     }
 
 

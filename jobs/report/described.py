@@ -23,7 +23,7 @@ def study_chunks(study: Study) -> dict[str, str]:
 def setting_text(study: Study) -> str:
     plan = study.plan
     return (
-        f"{plan.model.name}, {plan.size[0]} × {plan.size[1]} pixels, {plan.steps} steps of {plan.scheduler}, "
+        f"{plan.model.name}, {plan.size[0]} × {plan.size[1]} pixels, {plan.steps} steps of {plan.sampler}, "
         f"guidance {plan.guidance:g}" + (", exact filters" if plan.exact_filter else "")
     )
 

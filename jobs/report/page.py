@@ -5,7 +5,6 @@ block, thumbs/<set>.js; blocks are inlined as long as the page stays under INLIN
 """
 
 import json
-import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -24,7 +23,7 @@ from svdstory.jobs.report.sentences import caveat, sentences
 from svdstory.jobs.report.tables.table_files import answer_rows, beside_rows, groups_of, left_out
 from svdstory.jobs.report.thumbnails import PAGE_SIDE, Pack, as_uri, webp
 from svdstory.jobs.report.verdicts import verdicts
-from svdstory.jobs.study.experiment import shipped_experiments
+from svdstory.jobs.study.command_line import command
 
 INLINE = 24_000_000  # bytes of thumbnails that the page carries itself
 PREVIEW = 1400  # pixels: width of figures on the page; a click opens the full size
@@ -165,7 +164,7 @@ def run_data(page: Page) -> dict:
             for m in metrics
         ],
         "baseline": page.findings.baseline,
-        "command": command(study),
+        "command": command(study.plan),
         "cells": cells,
         "axes": page.findings.axes,
         "groups": groups_of(study),
@@ -198,21 +197,6 @@ def statistics(page: Page) -> dict:
                     ]
                 )
     return found
-
-
-def command(study: Study) -> str:
-    """The command line that makes one cell again, up to its set, method and seed; it can be pasted in any folder."""
-    plan = study.plan
-    experiment = plan.file or (
-        plan.experiment if plan.experiment in shipped_experiments() else f"{plan.experiment}.yaml"
-    )
-    model = plan.model.location if plan.model.source == "folder" else plan.model.name
-    width, height = plan.size
-    return (
-        f"svdstory run {shlex.quote(experiment)} --model {shlex.quote(model)} --steps {plan.steps} "
-        f"--size {width}x{height} --dtype {plan.model.dtype} --set guidance={plan.guidance:g} "
-        f"--set scheduler={plan.scheduler}" + (" --set exact_filter=true" if plan.exact_filter else "")
-    )
 
 
 def _block_json(path: Path) -> str:

@@ -3,16 +3,18 @@
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from svdstory.jobs.study.elsewhere import pattern_of
 from svdstory.pipeline.config.brought import ELSEWHERE
 from svdstory.pipeline.config.documents import expanded, is_document, read_document
+from svdstory.pipeline.config.lora import Lora
 from svdstory.pipeline.config.methods import Method, MethodEntry, expand, shipped_entries
 from svdstory.pipeline.config.own_code import read_function
 from svdstory.pipeline.config.prompt_sets import BadSets, PromptSet, find_sets, slug
+from svdstory.pipeline.config.schedulers import SchedulerConfig
 from svdstory.pipeline.config.strict import (
     InputError,
     Strict,
@@ -65,24 +67,34 @@ class NewMethod(MethodEntry):
 
 
 class Experiment(Strict):
-    """An experiment file. Unset seeds are each set's own; unset steps, size and scorers the model's own.
+    """An experiment file. Unset seeds are each set's own; unset steps, guidance, size, scheduler and scorers the model's.
 
     sets: groups (good, bad), names or paths of YAML files. methods: names of methods.yaml, or entries with a name.
-    size: (width, height) in pixels. exact_filter: decompose in float64 what spectral filters otherwise do within
-    TOLERANCE (pipeline/config/methods.py), for a comparison. scorers: what `score` measures. font: a font file for the
-    report's pictures, for scripts that DejaVu Sans lacks (Chinese, ...).
+    vae: a folder, or REPOSITORY@REVISION of the hub, instead of the model's own. size: (width, height) in pixels. scheduler:
+    a name of pipeline/config/schedulers.py, or `own`, the model's;
+    scheduler_config: changes to its configuration, in diffusers' words. exact_filter: decompose in float64 what
+    spectral filters otherwise do within TOLERANCE (pipeline/config/methods.py), for a comparison. negative: of the sets
+    that say none of their own. loras: {file, scale}, under each set's own. long_prompts: chunk reads a prompt of more than
+    77 tokens in several parts. prompt_weights: `(word:1.2)` in a prompt is a weight. scorers: what `score` measures. font:
+    a font file for the report's pictures, for scripts that DejaVu Sans lacks (Chinese, ...).
     """
 
     about: Text = ""
     sets: tuple[Text, ...] = Field(min_length=1)
     methods: tuple[Text | NewMethod, ...] = Field(min_length=1)
     model: str = "sdxl"
+    vae: Text | None = None
     seeds: tuple[Whole, ...] | None = Field(default=None, min_length=1)
     steps: int | None = None
     size: tuple[int, int] | None = None
-    guidance: float = 5.0
-    scheduler: str = "ddim"
+    guidance: float | None = None
+    scheduler: str | None = None
+    scheduler_config: SchedulerConfig | None = None
     exact_filter: bool = False
+    negative: Text = ""
+    loras: tuple[Lora, ...] = ()
+    long_prompts: Literal["error", "chunk"] = "error"
+    prompt_weights: bool = False
     scorers: tuple[str, ...] | None = None
     font: str | None = None
 

@@ -16,7 +16,16 @@ from svdstory.jobs.study.store import MANIFEST, TAKEN, Attempt, Store
 from svdstory.pipeline.config.prompt_sets import slug
 from svdstory.pipeline.config.strict import InputError
 
-SETTING = ("steps", "size", "guidance", "scheduler", "exact_filter")
+SETTING = (
+    "steps",
+    "size",
+    "guidance",
+    "scheduler",
+    "scheduler_config",
+    "long_prompts",
+    "prompt_weights",
+    "exact_filter",
+)
 BESIDE = ("scores", "spectra", "failures")  # folders of files that never change and whose names no other run has
 
 

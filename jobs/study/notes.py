@@ -23,7 +23,7 @@ def notes(plan: Plan) -> list[str]:
     """The lines, those of several sets as one."""
     by_line: dict[str, list[str]] = {}
     for name, prompts in plan.sets.items():
-        for line in [*filter(None, [prompts.note]), *foreign_syntax(prompts), *outside_the_world(plan, prompts)]:
+        for line in [*filter(None, [prompts.note]), *foreign_syntax(plan, prompts), *outside_the_world(plan, prompts)]:
             by_line.setdefault(line, []).append(name)
     return [f"{_some(names)}: {line}" for line, names in by_line.items()] + method_notes(plan) + [*notes_of(plan)]
 
@@ -33,12 +33,13 @@ def _some(names: list[str]) -> str:
     return ("set " if len(names) == 1 else "sets ") + ", ".join(names[:NAMED]) + rest
 
 
-def foreign_syntax(prompts: PromptSet) -> list[str]:
+def foreign_syntax(plan: Plan, prompts: PromptSet) -> list[str]:
     """Other programs' syntax, which is nothing but letters here."""
+    on = {"weights": plan.prompt_weights}
     found = {}
     for prompt in prompts.prompts:
         for what, form in FOREIGN.items():
-            if match := form.search(prompt):
+            if not on.get(what) and (match := form.search(prompt)):
                 found.setdefault(what, match[0])
     return [f"{text!r} looks like {what}: every sign of a prompt is read as it stands" for what, text in found.items()]
 

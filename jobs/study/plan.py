@@ -10,23 +10,29 @@ import re
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Literal
 
 from svdstory.jobs.study.elsewhere import source_key, sources
 from svdstory.jobs.study.experiment import Experiment, own_switches, read_methods, read_prompt_sets
+from svdstory.jobs.study.plan_checks import check_methods, check_sets, check_setting
 from svdstory.jobs.study.process import Process
-from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
 from svdstory.pipeline.config.documents import expanded
-from svdstory.pipeline.config.methods import TOLERANCE, Method, check_images
+from svdstory.pipeline.config.lora import Lora
+from svdstory.pipeline.config.methods import TOLERANCE, Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
-from svdstory.pipeline.config.strict import InputError, Strict, choices, concerning, digest, parse
-from svdstory.pipeline.config.tokens import subject_positions
+from svdstory.pipeline.config.schedulers import SchedulerConfig
+from svdstory.pipeline.config.sizes import tiled
+from svdstory.pipeline.config.strict import InputError, Strict, Text, concerning, digest, parse
+from svdstory.pipeline.models.lora_files import located
 from svdstory.pipeline.models.spec import ModelSpec, resolve_model
 
 SCHEMA = 1  # of what a unit is; part of its key
 KEY_DIGITS = 24  # of sha256's 64: 96 bits
-# Name -> how many steps fewer than it was trained with a model can be sampled with: the last would leave the schedule
-SCHEDULERS = {"ddim": 1, "euler": 0, "euler-ancestral": 0, "dpm++2m": 2, "unipc": 2}
-
+MODEL_DEFAULTS = {"guidance", "scheduler", "scheduler_config"}  # which the plan has resolved
+OFF = {"scheduler_config": {}, "long_prompts": "error", "prompt_weights": False}
+SAMPLING = ("steps", "size", "guidance", "scheduler", *OFF)
+LATER_OF_MODEL = ("loras", "vae", "vae_folder", "vae_identity")
+LATER = ("negative", "loras")  # keys that older plans don't have, of a plan and of its sets
 
 FONTS = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")  # how font files begin
 
@@ -55,6 +61,11 @@ class Plan(Strict):
     size: tuple[int, int]
     guidance: float
     scheduler: str
+    scheduler_config: SchedulerConfig = SchedulerConfig()
+    negative: Text = ""
+    loras: tuple[Lora, ...] = ()
+    long_prompts: Literal["error", "chunk"] = "error"
+    prompt_weights: bool = False
     exact_filter: bool = True  # plans from before there was a choice don't say
     scorers: tuple[str, ...]
     font: str | None = None  # the file that the report's pictures are lettered with
@@ -83,10 +94,24 @@ class Plan(Strict):
         rest = {name: getattr(self, name) for name in Plan.model_fields}
         return Plan(**{**rest, "cells": cells, "sets": sets, "methods": methods})
 
+    @property
+    def sampling(self) -> dict:
+        """What the pixels of every unit depend on beside its set, method, seed and model: `generate` takes it."""
+        return {key: getattr(self, key) for key in SAMPLING}
+
+    @property
+    def sampler(self) -> str:
+        """The scheduler in words: `euler, timestep_spacing trailing`."""
+        changes = self.scheduler_config.changes().items()
+        return ", ".join([self.scheduler, *(f"{key} {value}" for key, value in changes)])
+
     def hash(self) -> str:
         """12 hex digits; without what makes no cell another: notes, and where pictures made elsewhere lie."""
-        unset = {key: True for key in ("font", "file") if not getattr(self, key)}
-        apart = {"sets": {"__all__": {"note"}}, "methods": {"__all__": {"pictures": {"folder"}}}, **unset}
+        unset = {key: True for key in ("font", "file", *LATER) if not getattr(self, key)}
+        unset |= {key: True for key in OFF if key not in content(self.sampling)}
+        sets = {name: {"note"} | {key for key in LATER if not getattr(one, key)} for name, one in self.sets.items()}
+        model = MODEL_DEFAULTS | {key for key in LATER_OF_MODEL if not getattr(self.model, key)}
+        apart = {"sets": sets, "model": model, "methods": {"__all__": {"pictures": {"folder"}}}, **unset}
         return digest(self.model_dump(mode="json", exclude=apart))[:12]
 
 
@@ -96,24 +121,24 @@ def make_plan(
     near: Path,
     dtype: str | None = None,
     *,
+    like: str | None = None,
     sets: list[str] | None = None,
     methods: list[str] | None = None,
 ) -> Plan:
     """Resolve and check an experiment, or those `sets` and `methods` of it. Nothing is written.
 
+    like: the model of models.yaml that the experiment's, a folder, is said to be.
     Raises InputError that lists everything that is wrong: prompts, methods, sizes, missing weights.
     """
     sets, methods = read_prompt_sets(experiment, near, sets), read_methods(experiment, near, methods)
     with concerning("model"):
-        model = resolve_model(experiment.model, dtype)
-    setting = {
-        "steps": model.steps if experiment.steps is None else experiment.steps,
-        "size": experiment.size or model.size,
-        "guidance": experiment.guidance,
-        "scheduler": experiment.scheduler,
-    }
+        model = resolve_model(experiment.model, dtype, like, experiment.vae)
+    sampling = chosen(experiment, model)
+    setting = content(sampling)
     check_setting(setting, model)
-    check_sets(sets, methods, model)
+    own = located(experiment.loras, near, model.text_width())
+    sets = {name: completed(one, experiment.negative, own, near, model) for name, one in sets.items()}
+    check_sets(sets, methods, model, sampling["long_prompts"] == "chunk", sampling["prompt_weights"])
     check_methods(sets, methods, setting["steps"], own_switches(experiment, near))
     exact = experiment.exact_filter
     seeds = {s: experiment.seeds or sets[s].seeds for s in sets}
@@ -128,7 +153,9 @@ def make_plan(
         experiment=name,
         about=experiment.about,
         model=model,
-        **setting,
+        **sampling,
+        negative=experiment.negative,
+        loras=own,
         exact_filter=exact,
         scorers=model.scorers if experiment.scorers is None else experiment.scorers,
         font=experiment.font and find_font(experiment.font, near),
@@ -136,6 +163,27 @@ def make_plan(
         methods=methods,
         cells=tuple(cells),
     )
+
+
+def chosen(experiment: Experiment, model: ModelSpec) -> dict:
+    """What the experiment says of each key of `Plan.sampling`, and the model's own where it says nothing."""
+    said = {key: getattr(experiment, key) for key in SAMPLING}
+    if experiment.scheduler is not None and said["scheduler_config"] is None:
+        said["scheduler_config"] = SchedulerConfig()  # the model's changes belong to the model's scheduler
+    return {key: getattr(model, key) if value is None else value for key, value in said.items()}
+
+
+def completed(prompts: PromptSet, negative: str, loras: tuple[Lora, ...], near: Path, model: ModelSpec) -> PromptSet:
+    """The set with what the experiment says for all: its negative prompt where it has none, LoRA under its own."""
+    own = located(prompts.loras, near, model.text_width())
+    return prompts.model_copy(update={"negative": prompts.negative or negative, "loras": (*loras, *own)})
+
+
+def content(sampling: dict) -> dict:
+    """The same as a unit's key and its manifest hold it: without what is off, so that new keys leave old units."""
+    said = {**sampling, "scheduler_config": sampling["scheduler_config"].changes()}
+    tiles = {"vae_tiling": True} if tiled(*sampling["size"]) else {}
+    return tiles | {key: value for key, value in said.items() if key not in OFF or value != OFF[key]}
 
 
 def find_font(wanted: str, near: Path) -> str:
@@ -171,59 +219,6 @@ def picture_keys(sets: dict[str, PromptSet], methods: dict[str, Method], seeds: 
     with concerning("methods"):
         found = sources({name: m.pictures for name, m in methods.items() if m.pictures}, sets, seeds)
     return {at: source_key(files, sets[at[0]], at[2], SCHEMA)[:KEY_DIGITS] for at, files in found.items()}
-
-
-def check_setting(setting: dict, model: ModelSpec) -> None:
-    """Raises InputError for a size, a number of steps or a scheduler that cannot be."""
-    unit = 8 * model.pixels_per_latent()
-    if any(side % unit or side <= 0 for side in setting["size"]):
-        width, height = setting["size"]
-        raise InputError(
-            f"size {width}x{height}: model {model.name} needs multiples of {unit} pixels. Nearest: "
-            + "x".join(str(max(unit, round(side / unit) * unit)) for side in setting["size"]),
-            key="size",
-        )
-    name, steps = setting["scheduler"], setting["steps"]
-    if name not in SCHEDULERS:
-        raise InputError(f"unknown scheduler {name!r}{choices(name, list(SCHEDULERS))}.", key="scheduler")
-    most = model.train_steps() - SCHEDULERS[name]
-    if not 1 <= steps <= most:
-        raise InputError(
-            f"steps {steps}: expected 1 or more, and at most {most}: {name} has no more of model {model.name}'s schedule.",
-            key="steps",
-        )
-
-
-def check_methods(sets: dict[str, PromptSet], methods: dict[str, Method], steps: int, own: dict[str, set[str]]) -> None:
-    """Raises one InputError for all methods with a switch that does nothing in any of the sets. `own`: what the
-    experiment's own methods set."""
-    largest = max(len(prompts.settings) for prompts in sets.values())
-    wrong = [
-        f"method {name}: {why}." for name, m in methods.items() for why in m.idle(steps, largest, own.get(name, ()))
-    ]
-    if wrong:
-        raise InputError("\n".join(wrong) + "\nLeave out what does nothing, or change the steps or the sets.")
-
-
-def check_sets(sets: dict[str, PromptSet], methods: dict[str, Method], model: ModelSpec) -> None:
-    """Raises one InputError for all prompts that don't fit the model and all sets too small for a method."""
-    tokenizer, wrong = model.tokenizer(), []
-    for name, prompts in sets.items():
-        for i, text in enumerate(prompts.prompts):
-            try:
-                subject_positions(text, prompts.concept, tokenizer)
-            except InputError as error:
-                wrong.append(f"prompt set {name}, prompt {i + 1}: {error}")
-        for m, method in methods.items():
-            try:
-                check_images(method, len(prompts.settings))
-                if method.oneprompt:
-                    consolidate_set(prompts, method.oneprompt, tokenizer)
-                    subject_positions(identity_of(prompts), prompts.concept, tokenizer)
-            except InputError as error:
-                wrong.append(f"prompt set {name}, method {m}: {error}")
-    if wrong:
-        raise InputError("\n".join(wrong))
 
 
 def write_plan(plan: Plan, run: Path) -> Path:

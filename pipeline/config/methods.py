@@ -142,6 +142,8 @@ class Method(Strict):
                     f"{key} acts at steps {first} to {last}, every {chosen.every}: at none of 1 to {steps - 1}, "
                     "where attention is extended"
                 )
+        if self.feature_injection and steps < 2:
+            reasons.append("feature_injection matches what the steps before the last have shown, and there is one step")
         if "query_blending" in asked and steps < BLENDING_FROM:
             reasons.append(
                 f"query_blending lasts a tenth of the steps, and there are {steps}: the same on or off below {BLENDING_FROM}"

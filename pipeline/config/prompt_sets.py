@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from svdstory.pipeline.config.documents import Document, expanded, is_document, read_document
+from svdstory.pipeline.config.lora import Lora
 from svdstory.pipeline.config.strict import InputError, Strict, Text, Whole, choices, each_once, one_line, parse
 from svdstory.pipeline.config.subject_words import normal, occurs, words_meant
 
@@ -19,7 +20,8 @@ class PromptSet(Strict):
 
     concept: the subject word or words that masks follow (section 3 of the method); where a given one does not stand in
     the prompts, the subject's words that it means (subject_words.py), which `note` then says. Several subjects, given
-    as a list, are joined by "and". The name, the group and where the set comes from do not change pixels.
+    as a list, are joined by "and". negative: what guidance leads away from, the same for all images. loras: on the model
+    while this set is drawn. The name, the group and where the set comes from do not change pixels.
     """
 
     style: Text
@@ -27,6 +29,8 @@ class PromptSet(Strict):
     concept: tuple[Text, ...] = Field(min_length=1)
     settings: tuple[Text, ...] = Field(min_length=1)
     seeds: tuple[Whole, ...] = Field((0,), min_length=1)
+    negative: Text = ""
+    loras: tuple[Lora, ...] = ()
     name: Text = ""
     group: Text = ""
     origin: Literal["report", "curated", "user"] = "user"
@@ -49,7 +53,7 @@ class PromptSet(Strict):
         read = f"the concept {', '.join(concept)} was found in the subject as {', '.join(meant)}"
         return given | {"concept": meant, "note": "; ".join(part for part in (given.get("note"), read) if part)}
 
-    @field_validator("concept", "settings", "seeds", mode="before")
+    @field_validator("concept", "settings", "seeds", "loras", mode="before")
     @classmethod
     def _one_is_a_list_of_one(cls, value):
         value = [value] if isinstance(value, str) or hasattr(value, "__index__") else value
@@ -73,12 +77,14 @@ class PromptSet(Strict):
         return _prompts(self.style, self.subject, self.settings)
 
     def content(self) -> dict:
-        """What changes pixels."""
+        """What changes pixels, without what is off."""
+        more = {"negative": self.negative, "loras": [lora.content() for lora in self.loras]}
         return {
             "style": self.style,
             "subject": self.subject,
             "concept": list(self.concept),
             "settings": list(self.settings),
+            **{key: value for key, value in more.items() if value},
         }
 
 
@@ -173,7 +179,7 @@ def read_sets(path: Path) -> list[PromptSet]:
     document = read_document(path)
     content, reading = document.content, _Reading()
     if _is_one_set(content):
-        return [_set(content, str(path), document, (), slug(path.stem), path.parent.name)]
+        return [_near(path, _set(content, str(path), document, (), slug(path.stem), path.parent.name))]
     groups = {path.stem: content} if isinstance(content, list) else content
     if not isinstance(groups, dict) or not any(isinstance(entries, (list, dict)) for entries in groups.values()):
         raise InputError(
@@ -184,17 +190,24 @@ def read_sets(path: Path) -> list[PromptSet]:
         keys = () if isinstance(content, list) else (group,)
         if isinstance(entries, dict):
             place = f"{path}: {group}", document, keys, slug(group), path.parent.name
-            reading.add(slug(group), lambda: [_set(entries, *place)])
+            reading.add(slug(group), lambda: [_near(path, _set(entries, *place))])
         elif entries is not None and not isinstance(entries, list):
             reading.bad[slug(group)] = f"{path}: {group}: got {type(entries).__name__}, expected a list of sets."
         for i, entry in enumerate(entries if isinstance(entries, list) else ()):
             subject = entry.get("subject") if isinstance(entry, dict) else None
             name = f"{slug(group)}-{i:03d}-{slug(str(_joined(subject)))}"
             place = f"{path}: {group}[{i}]", document, (*keys, i), name, slug(group)
-            reading.add(name, lambda: [_set(entry, *place)])
+            reading.add(name, lambda: [_near(path, _set(entry, *place))])
     if not reading.sound and not reading.bad:
         raise InputError(f"{path}: all its groups are empty: {', '.join(groups)}.")
     return reading.sets()
+
+
+def _near(path: Path, prompts: PromptSet) -> PromptSet:
+    """The set with its LoRA named from its file's folder, where they lie there."""
+    loras = [(lora, path.parent.resolve() / expanded(lora.file)) for lora in prompts.loras]
+    named = tuple(lora.model_copy(update={"file": str(file)}) if file.is_file() else lora for lora, file in loras)
+    return prompts.model_copy(update={"loras": named})
 
 
 def _is_one_set(content: Any) -> bool:

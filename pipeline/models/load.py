@@ -1,16 +1,23 @@
 """Loading a model: stock diffusers components, safetensors only, from files that lie here."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import diffusers
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.models.device import choose_device
 from svdstory.pipeline.models.spec import ModelSpec, resolve_model
+
+# diffusers warns at every cast, also of models with nothing to keep: two lines for each unit in float16
+logging.getLogger("diffusers.models.modeling_utils").addFilter(
+    lambda record: "should be kept in float32: []" not in record.getMessage()
+)
 
 
 @dataclass
@@ -25,7 +32,8 @@ class Model:
 
 
 def load_model(wanted: str | ModelSpec, device: str | None = None, dtype: str | None = None) -> Model:
-    """Load `sdxl`, `tiny`, `miniature` or a folder in diffusers' layout onto `device` (default: a GPU if there is one).
+    """Load `sdxl`, `tiny`, `miniature`, a folder in diffusers' layout or a .safetensors checkpoint onto `device`
+    (default: a GPU if there is one).
 
     Raises InputError for weights that are not here, and for a GPU that this torch has no kernels for.
     """
@@ -41,6 +49,8 @@ def load_model(wanted: str | ModelSpec, device: str | None = None, dtype: str | 
         pipe = build_tiny()
         if kind is not torch.float32:
             pipe.to(dtype=kind)
+    elif spec.source == "file":
+        pipe = from_file(spec, kind)
     else:
         pipe = StableDiffusionXLPipeline.from_pretrained(
             Path(spec.folder),
@@ -50,8 +60,36 @@ def load_model(wanted: str | ModelSpec, device: str | None = None, dtype: str | 
             local_files_only=True,
             add_watermarker=False,
         )
+    if spec.vae_folder is not None:
+        vae = AutoencoderKL.from_pretrained(
+            spec.vae_folder, torch_dtype=kind, local_files_only=True, use_safetensors=True
+        )
+        pipe.register_modules(vae=vae)
     pipe.set_progress_bar_config(disable=True)
     return Model(spec, pipe.to(place), place)
+
+
+def from_file(spec: ModelSpec, dtype: torch.dtype) -> StableDiffusionXLPipeline:
+    """A checkpoint in one file, with the configurations in `spec.folder`. Raises InputError for weights that it lacks."""
+    from svdstory.pipeline.models.tiny import clip_tokenizers
+
+    tokenizer, tokenizer_2 = clip_tokenizers()
+    scheduler = spec.own_scheduler()
+    pipe = StableDiffusionXLPipeline.from_single_file(
+        spec.location,
+        config=spec.folder,
+        local_files_only=True,
+        torch_dtype=dtype,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        scheduler=getattr(diffusers, scheduler["_class_name"]).from_config(scheduler),
+        add_watermarker=False,
+    )
+    parts = (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2)
+    lacking = [name for part in parts for name, weight in part.named_parameters() if weight.is_meta]
+    if lacking:
+        raise InputError(f"model {spec.location}: {len(lacking)} weights are not in it: {', '.join(lacking[:5])}, ...")
+    return pipe
 
 
 def check_dtype(dtype: str, place: torch.device) -> None:

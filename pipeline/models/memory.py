@@ -4,6 +4,7 @@ Fitted to `svdstory bench memory` (results/benchmarks/memory-*.json), within 10 
 """
 
 from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.sizes import tiled
 from svdstory.pipeline.models.spec import ModelSpec
 
 WEIGHTS = 4.78  # GiB, the UNet
@@ -22,12 +23,12 @@ UPCAST = 0.16  # the VAE's weights in float32, beyond float16's
 
 def applies(model: ModelSpec) -> bool:
     """Whether the formula speaks of this model: SDXL's weights, or a user's finetune of them, in float16."""
-    return model.dtype == "float16" and model.source in ("hub", "folder")
+    return model.dtype == "float16" and model.source in ("hub", "folder", "file")
 
 
 def peak_gib(method: Method, images: int, size: tuple[int, int], micro_batch: int | None) -> float:
     """Predicted peak in GiB for a set, while it samples or decodes; size: (width, height) in pixels."""
-    decoding = UPCAST + DECODING * share(size)
+    decoding = UPCAST + DECODING * (1.0 if tiled(*size) else share(size))
     return WEIGHTS + BESIDE + max(sampling_gib(method, images, size, micro_batch), decoding)
 
 

@@ -64,11 +64,7 @@ def build_tiny() -> StableDiffusionXLPipeline:
     for model in (unet, vae, *encoders):
         fill(model)
         model.eval()
-    vocabulary, merges = clip_vocabulary()
-    tokenizer, tokenizer_2 = (
-        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77, pad_token=pad)
-        for pad in ("<|endoftext|>", "!")
-    )
+    tokenizer, tokenizer_2 = clip_tokenizers()
     return StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=encoders[0],
@@ -79,6 +75,16 @@ def build_tiny() -> StableDiffusionXLPipeline:
         scheduler=DDIMScheduler(**SDXL_SCHEDULE),
         add_watermarker=False,
     )
+
+
+def clip_tokenizers() -> tuple[CLIPTokenizer, CLIPTokenizer]:
+    """SDXL's two: one vocabulary, padded with different tokens."""
+    vocabulary, merges = clip_vocabulary()
+    one, other = (
+        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77, pad_token=pad)
+        for pad in ("<|endoftext|>", "!")
+    )
+    return one, other
 
 
 @torch.no_grad()

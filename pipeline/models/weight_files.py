@@ -3,7 +3,9 @@
 Weights are not read: a safetensors file begins with the length of its header, and the header says how long the file is.
 """
 
+import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -52,7 +54,7 @@ def broken_files(folder: Path, variant: str | None) -> list[str]:
     found = {folder / name: _json_problem(folder / name) for name in present}
     for part in PARTS:
         shards = weights(folder, part, variant)
-        found |= {path: _weights_problem(path, shards) for path in shards}
+        found |= {path: weights_problem(path, shards) for path in shards}
     if not any(found.values()):
         found = {folder / name: problem for name, problem in _misfits(folder).items()}
     return [f"{path}: {problem}" for path, problem in found.items() if problem]
@@ -68,7 +70,14 @@ def _json_problem(path: Path) -> str:
         return f"not JSON ({error}): fetch it again"
 
 
-def _weights_problem(path: Path, shards: list[Path]) -> str:
+def header_of(path: Path) -> dict[str, dict]:
+    """Name -> dtype, shape and data_offsets of a safetensors file's tensors."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
+def weights_problem(path: Path, shards: list[Path]) -> str:
     """Why a safetensors file cannot be whole, by its size and its header; empty where nothing is wrong."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -116,3 +125,23 @@ def _misfits(folder: Path) -> dict[str, str]:
     if not isinstance(train_steps, int) or train_steps < 1:
         found["scheduler/scheduler_config.json"] = f"num_train_timesteps: got {train_steps!r}, expected a whole number"
     return found
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps its snapshots (its own rules: HF_HUB_CACHE, HF_HOME), without importing it."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+
+
+def hub_folder(repository: str, revision: str | None) -> Path:
+    """Where huggingface_hub's cache has a repository at a revision, whether it is there or not."""
+    return hub_cache() / ("models--" + repository.replace("/", "--")) / "snapshots" / str(revision)
+
+
+def file_hash(path: Path) -> bytes:
+    """sha256 of a file, read block by block (hashlib.file_digest came with Python 3.11)."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.digest()

@@ -23,6 +23,7 @@ from svdstory.pipeline.sampling.freeu import freeu
 from svdstory.pipeline.sampling.layers import attention_layers, processors_on
 from svdstory.pipeline.sampling.masks import SubjectMasks
 from svdstory.pipeline.sampling.noise import Draws
+from svdstory.pipeline.sampling.schedule import timesteps_of
 from svdstory.pipeline.spectral.bank import SpectralBank
 
 
@@ -102,7 +103,7 @@ class Attached:
         subject = torch.zeros(self.images, 1, dtype=torch.long) if self.subject_tokens is None else self.subject_tokens
         masks = SubjectMasks(subject, height, width, device)
         self.bank = SpectralBank(method.filter_k, method.filter_v, exact=False)
-        timesteps = self.pipe.scheduler.timesteps
+        timesteps = timesteps_of(self.pipe.scheduler)
         self.family = family_of(Pass(method, self.pipe.unet, layers, timesteps, self.draws, Stage(), masks, self.bank))
         self.groups = tuple(groups_of(self.family, self.images, self.micro_batch, device))
         self.stack.close()

@@ -3,14 +3,17 @@
 B images, C channels, H × W latents, L prompt tokens; a UNet call carries rows [uncond × R, cond × R].
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from svdstory.pipeline.sampling.call import Call, Group
 from svdstory.pipeline.sampling.family import Family, row_groups
+from svdstory.pipeline.sampling.layers import execution_device, inner_unet
 
 Denoiser = Callable[[Tensor, int], Tensor]  # latents (B, C, H, W), step -> noise_pred (B, C, H, W), after guidance
 
@@ -49,11 +52,15 @@ class Conditioning:
 def make_denoiser(
     unet, scheduler, family: Family, conditioning: Conditioning, guidance: float, micro_batch: int | None
 ) -> Denoiser:
-    """The denoiser of one pass, whose schedule is set. Guidance of 1 or less runs without the uncond half."""
-    device, dtype, halves = unet.device, unet.dtype, 2 if guidance > 1 else 1
+    """The denoiser of one pass, whose schedule is set. Guidance of 1 or less runs without the uncond half, and so does a
+    UNet that was distilled with its guidance (LCM, arXiv 2310.04378): it is told of it instead."""
+    device, dtype, width = execution_device(unet), unet.dtype, inner_unet(unet).config.time_cond_proj_dim
+    halves = 2 if guidance > 1 and width is None else 1
     timesteps = scheduler.timesteps.to(device)
     groups = groups_of(family, len(conditioning), micro_batch, device)
     known = [conditioning.of(group.index, halves) for group in groups]  # once: it doesn't change with the steps
+    for conditions, group in zip(known, groups) if width else ():
+        conditions["timestep_cond"] = guidance_embedding(guidance, len(group.rows), width).to(device, dtype)
 
     def denoiser(latents: Tensor, step: int) -> Tensor:
         x = scheduler.scale_model_input(latents, scheduler.timesteps[step]).to(dtype)
@@ -63,6 +70,15 @@ def make_denoiser(
         return cond if halves == 1 else uncond + guidance * (cond - uncond)
 
     return denoiser
+
+
+def guidance_embedding(guidance: float, rows: int, width: int) -> Tensor:
+    """(R, width): sines and cosines of 1000 (guidance - 1) at frequencies 10000^(-i / (width/2 - 1)), as LCM's UNets read
+    it (arXiv 2310.04378, section 4.2; Stable Diffusion's guidance is the paper's omega plus one)."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half) / (half - 1))
+    angles = 1000 * (guidance - 1) * frequencies
+    return F.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2)).expand(rows, -1)
 
 
 def groups_of(family: Family, images: int, micro_batch: int | None, device) -> list[Group]:

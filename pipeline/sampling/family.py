@@ -23,7 +23,7 @@ class Pass:
     method: Method
     unet: torch.nn.Module
     layers: list[Layer]  # its attention layers
-    timesteps: Tensor  # (n,), of the scheduler
+    timesteps: Tensor  # (n,), of SDXL's schedule: schedule.timesteps_of
     draws: Draws
     stage: Stage
     masks: SubjectMasks

@@ -45,6 +45,17 @@ def inner_unet(unet) -> torch.nn.Module:
     )
 
 
+def execution_device(unet) -> torch.device:
+    """Where its work is done: under offload its weights lie elsewhere, or on the meta device, between the calls."""
+    for module in inner_unet(unet).modules():
+        if (place := getattr(getattr(module, "_hf_hook", None), "execution_device", None)) is not None:  # accelerate's
+            return torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
+        registry = getattr(module, "_diffusers_hook", None)
+        if registry is not None and (group := registry.get_hook("group_offloading")) is not None:
+            return torch.device(group.group.onload_device)
+    return unet.device
+
+
 def attention_layers(unet) -> list[Layer]:
     """All attn1 and attn2 of the UNet. Raises InputError if one of the kinds is missing: nothing could act on it."""
     layers: dict[str, list[Layer]] = {"attn1": [], "attn2": []}

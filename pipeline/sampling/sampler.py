@@ -4,7 +4,6 @@ It runs on the stock components of a StableDiffusionXLPipeline through attention
 puts everything back on exit. B images, C channels, H × W latents.
 """
 
-import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,22 +19,25 @@ from svdstory.pipeline.sampling.families import family_of, processor_of
 from svdstory.pipeline.sampling.family import Pass
 from svdstory.pipeline.sampling.freeu import freeu
 from svdstory.pipeline.sampling.injection import Correspondences, correspond
-from svdstory.pipeline.sampling.layers import attention_layers, processors_on
+from svdstory.pipeline.sampling.layers import attention_layers, execution_device, processors_on
 from svdstory.pipeline.sampling.masks import SubjectMasks
 from svdstory.pipeline.sampling.noise import Draws
+from svdstory.pipeline.sampling.schedule import begun, timesteps_of
 from svdstory.pipeline.spectral.bank import SpectralBank
 from svdstory.pipeline.spectral.recorder import SpectraRecorder
 
 
 @dataclass(frozen=True)
 class Step:
-    """One finished step, as `on_step` sees it. noise_pred is after guidance, latents after the scheduler's step."""
+    """One finished step, as `on_step` sees it. noise_pred is after guidance, latents after the scheduler's step. Latents
+    that `on_step` returns take their place."""
 
     pass_index: int
     step: int
     steps: int
     noise_pred: Tensor
     latents: Tensor
+    timestep: Tensor | None = None  # as the scheduler calls it
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def sample(
     exact_filter: bool = False,
     spectra: SpectraRecorder | None = None,
     draws: Draws | None = None,
-    on_step: Callable[[Step], None] = lambda step: None,
+    on_step: Callable[[Step], Tensor | None] = lambda step: None,
 ) -> Sample:
     """Denoise `latents` (B, C, H, W), standard normal, into a set of images of one subject.
 
@@ -114,20 +116,22 @@ def one_pass(
     micro_batch: int | None,
     bank: SpectralBank,
     spectra: SpectraRecorder | None,
-    on_step: Callable[[Step], None],
+    on_step: Callable[[Step], Tensor | None],
     matches: Correspondences | None = None,
 ) -> Sample:
     """One pass over the schedule: without `matches` the first, with them the second."""
-    scheduler, device, size = copy.deepcopy(scheduler), unet.device, latents.shape[-2:]
-    scheduler.set_timesteps(steps)
+    scheduler, device, size = begun(scheduler, steps), execution_device(unet), latents.shape[-2:]
     masks = SubjectMasks(conditioning.subject_tokens, *size, device)
     layers = attention_layers(unet)
-    shared = layers, scheduler.timesteps, draws, Stage(), masks, bank, spectra, conditioning.identity_tokens
+    shared = layers, timesteps_of(scheduler), draws, Stage(), masks, bank, spectra, conditioning.identity_tokens
     run = Pass(method, unet, *shared, matches)
     family = family_of(run)
 
-    def report(step: int, noise_pred: Tensor, latents: Tensor) -> None:
-        on_step(Step(0 if matches is None else 1, step, steps, noise_pred, latents))
+    def report(step: int, noise_pred: Tensor, latents: Tensor) -> Tensor:
+        changed = on_step(
+            Step(0 if matches is None else 1, step, steps, noise_pred, latents, scheduler.timesteps[step])
+        )
+        return latents if changed is None else changed.to(latents)
 
     with processors_on(layers, processor_of(family)):
         denoiser = make_denoiser(unet, scheduler, family, conditioning, guidance, micro_batch)
@@ -138,7 +142,7 @@ def one_pass(
 
 
 def denoise(
-    denoiser: Denoiser, scheduler, latents: Tensor, draws: Draws, report: Callable[[int, Tensor, Tensor], None]
+    denoiser: Denoiser, scheduler, latents: Tensor, draws: Draws, report: Callable[[int, Tensor, Tensor], Tensor]
 ) -> Tensor:
     """The denoising loop: from noise to latents, along the scheduler's timesteps."""
     stochastic = "generator" in inspect.signature(scheduler.step).parameters
@@ -146,7 +150,7 @@ def denoise(
         noise_pred = denoiser(latents, step)
         own = {"generator": [draws.scheduler(i, step) for i in range(len(latents))]} if stochastic else {}
         latents = scheduler.step(noise_pred, t, latents, **own).prev_sample
-        report(step, noise_pred, latents)
+        latents = report(step, noise_pred, latents)
     return latents
 
 

@@ -284,8 +284,8 @@ def test_plan_says_what_a_card_holds_where_the_formula_knows_the_model(tmp_path)
     like_sdxl = small.model.model_copy(update={"source": "folder", "dtype": "float16"})
     sdxl = small.model_copy(update={"model": like_sdxl, "size": (1024, 1024)})
     assert memory_lines(sdxl) == ["16 GB card  holds whole sets", "32 GB card  holds whole sets"]
-    large = sdxl.model_copy(update={"size": (2048, 2048)})
-    assert memory_lines(large) == ["16 GB card  too small for consistory, sdxl", "32 GB card  holds whole sets"]
+    large = sdxl.model_copy(update={"size": (3072, 3072)})
+    assert memory_lines(large) == ["16 GB card  too small for consistory", "32 GB card  holds whole sets"]
     fox = small.sets["blue-bus"].model_copy(update={"settings": tuple(f"in place {i}" for i in range(60))})
     crowd = memory_lines(sdxl.model_copy(update={"sets": {"crowd": fox}}))
     assert crowd[0].startswith("16 GB card  takes micro-batches, of ") and crowd[1].startswith("32 GB card  takes")

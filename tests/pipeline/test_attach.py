@@ -8,7 +8,8 @@ from svdstory.pipeline.config.methods import Method, named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.config.tokens import subject_positions
-from svdstory.pipeline.generation import make_scheduler, tokenizer_of
+from svdstory.pipeline.encoding import tokenizer_of
+from svdstory.pipeline.generation import make_scheduler
 from svdstory.pipeline.models.load import load_model
 from svdstory.pipeline.sampling.noise import initial_latents
 from tests.pipeline.reference import relative_error

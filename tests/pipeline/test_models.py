@@ -9,11 +9,13 @@ from svdstory.pipeline.config.methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.decoding import NotFinite, decode
-from svdstory.pipeline.generation import encode, generate, make_scheduler
+from svdstory.pipeline.encoding import encode
+from svdstory.pipeline.generation import generate, make_scheduler
 from svdstory.pipeline.models.device import missing_kernels
 from svdstory.pipeline.models.load import load_model
-from svdstory.pipeline.models.spec import file_hash, hub_snapshot, resolve_model, shipped_models
+from svdstory.pipeline.models.spec import hub_snapshot, resolve_model, shipped_models
 from svdstory.pipeline.models.tiny import build_tiny
+from svdstory.pipeline.models.weight_files import file_hash
 
 FOX = PromptSet(style="A photo of", subject="a red fox", concept=("fox",), settings=("in the snow", "at the beach"))
 
@@ -158,6 +160,11 @@ def test_vae_that_overflows_in_half_is_decoded_again_in_single():
     images, again = decode(pipe, torch.randn(2, 4, 16, 16))
     handle.remove()
     assert len(images) == 2 and again == 1 and pipe.vae.dtype == torch.float16
+
+
+def test_casting_a_model_with_nothing_to_keep_in_float32_says_nothing(folder, caplog):
+    load_model(str(folder), device="cpu", dtype="float32").pipe.vae.to(torch.float16)
+    assert "kept in float32" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import torch
 from svdstory.pipeline.config.methods import Method, named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError
-from svdstory.pipeline.generation import encode, generate
+from svdstory.pipeline.encoding import encode
+from svdstory.pipeline.generation import generate
 from svdstory.pipeline.models.device import choose_device
 from svdstory.pipeline.models.load import load_model
 from svdstory.pipeline.models.tiny import build_tiny

@@ -6,7 +6,7 @@ import torch
 from svdstory.pipeline import generate, load_model, named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError
-from svdstory.pipeline.generation import encode
+from svdstory.pipeline.encoding import encode
 
 SETTINGS = ("standing in water at dawn", "in the snow", "standing in water")
 HERON = PromptSet(style="a sketch of", subject="a heron", concept=("heron",), settings=SETTINGS)

@@ -1,0 +1,71 @@
+"""What is refused before anything is queued: settings, methods and sets that cannot be."""
+
+from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
+from svdstory.pipeline.config.methods import Method, check_images
+from svdstory.pipeline.config.prompt_reading import positions_in, read_prompt
+from svdstory.pipeline.config.prompt_sets import PromptSet
+from svdstory.pipeline.config.schedulers import most_steps
+from svdstory.pipeline.config.strict import InputError
+from svdstory.pipeline.config.tokens import subject_positions
+from svdstory.pipeline.models.spec import ModelSpec
+
+
+def check_setting(setting: dict, model: ModelSpec) -> None:
+    """Raises InputError for a size, a number of steps or a scheduler that cannot be."""
+    unit = 8 * model.pixels_per_latent()
+    if any(side % unit or side <= 0 for side in setting["size"]):
+        width, height = setting["size"]
+        raise InputError(
+            f"size {width}x{height}: model {model.name} needs multiples of {unit} pixels. Nearest: "
+            + "x".join(str(max(unit, round(side / unit) * unit)) for side in setting["size"]),
+            key="size",
+        )
+    name, steps = setting["scheduler"], setting["steps"]
+    most = most_steps(name, model.own_scheduler(), setting.get("scheduler_config", {}))
+    if not 1 <= steps <= most:
+        raise InputError(
+            f"steps {steps}: expected 1 or more, and at most {most}: {name} has no more of model {model.name}'s schedule.",
+            key="steps",
+        )
+
+
+def check_methods(sets: dict[str, PromptSet], methods: dict[str, Method], steps: int, own: dict[str, set[str]]) -> None:
+    """Raises one InputError for all methods with a switch that does nothing in any of the sets. `own`: what the
+    experiment's own methods set."""
+    largest = max(len(prompts.settings) for prompts in sets.values())
+    wrong = [
+        f"method {name}: {why}." for name, m in methods.items() for why in m.idle(steps, largest, own.get(name, ()))
+    ]
+    if wrong:
+        raise InputError("\n".join(wrong) + "\nLeave out what does nothing, or change the steps or the sets.")
+
+
+def check_sets(
+    sets: dict[str, PromptSet], methods: dict[str, Method], model: ModelSpec, chunked: bool, weighted: bool
+) -> None:
+    """Raises one InputError for all prompts that don't fit the model and all sets too small for a method."""
+    tokenizer, wrong = model.tokenizer(), []
+    for name, prompts in sets.items():
+        for i, text in enumerate(prompts.prompts):
+            try:
+                positions_in(read_prompt(text, tokenizer, chunked, weighted), prompts.concept, tokenizer)
+            except InputError as error:
+                wrong.append(f"prompt set {name}, prompt {i + 1}: {error}")
+        try:
+            chunks = len(read_prompt(prompts.negative, tokenizer, chunked, weighted).chunks)
+        except InputError as error:
+            wrong.append(f"prompt set {name}, negative: {error}")
+        for m, method in methods.items():
+            try:
+                check_images(method, len(prompts.settings))
+                if method.oneprompt and (chunks > 1 or weighted):
+                    raise InputError(
+                        "oneprompt writes the texts itself: it takes no weights and no long negative prompt."
+                    )
+                if method.oneprompt:
+                    consolidate_set(prompts, method.oneprompt, tokenizer)
+                    subject_positions(identity_of(prompts), prompts.concept, tokenizer)
+            except InputError as error:
+                wrong.append(f"prompt set {name}, method {m}: {error}")
+    if wrong:
+        raise InputError("\n".join(wrong))
