@@ -18,6 +18,7 @@ from svdstory.jobs.cli import (
     commands_setup,
     commands_study,
     commands_train,
+    commands_tune,
 )
 from svdstory.jobs.cli.defaults import export_weights
 from svdstory.jobs.cli.options import Command
@@ -59,6 +60,7 @@ for commands in (
     commands_score,
     commands_measure,
     commands_train,
+    commands_tune,
 ):
     commands.register(app)
 for group in (app, *(group.typer_instance for group in app.registered_groups)):
