@@ -2,7 +2,8 @@
 
     python -m svdstory.pipeline.certify.known
 
-for the models and scorers whose weights ship. Made again only where a method changes on purpose: the commit says why.
+for the models and scorers whose weights ship. Made again only where a method, the world or the shipped weights change on
+purpose: the commit says why.
 """
 
 import json

@@ -14,7 +14,7 @@ from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.metrics.names import parts
 from svdstory.pipeline.metrics.registry import load_scorer
 from svdstory.pipeline.metrics.scorer import Scorer, UnitImages, Values
-from svdstory.pipeline.miniature.world import KINDS, Picture, caption, draw_identity, draw_view, render
+from svdstory.pipeline.miniature.world import KINDS, SETTINGS, Picture, draw_identity, draw_view, render
 
 COUNT, KIND, SCENES = 4, "gift box", ("snow", "sea", "desert", "night city")
 WITHIN = 1e-3  # scorers compute in float32; an angle of zero rounds to 1e-4
@@ -123,7 +123,7 @@ def drawn(kinds: list[str], one_identity: bool) -> list[Picture]:
 def unit_of(pictures: list[Picture]) -> UnitImages:
     return UnitImages(
         [Image.fromarray(picture.image) for picture in pictures],
-        [caption(picture.view) for picture in pictures],
+        [f"{picture.view.style} a {picture.view.kind} {SETTINGS[picture.view.scene]}" for picture in pictures],
         f"a {pictures[0].view.kind}",
         np.stack([picture.mask for picture in pictures]),
     )
