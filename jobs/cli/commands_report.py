@@ -84,7 +84,8 @@ def spectra_run(
     seed: Annotated[int | None, typer.Option(help="Default: the set's first.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:1 or cpu. Default: a GPU if there is one.")] = None,
 ) -> None:
-    """Record singular values of K and V for the figures `spectra` and `reweighting`: samples one unit again.
+    """Record singular values and leading token maps of K and V for the figures `spectra`, `reweighting` and
+    `components-of-k`: samples one unit again.
 
     Example: svdstory spectra results/report-sdxl --set blue-bus && svdstory reduce results/report-sdxl
 

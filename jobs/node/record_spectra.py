@@ -1,12 +1,14 @@
 """Spectra of a run's units: a unit is sampled again with a recorder, and its spectra are kept beside the run.
 
-RUN/spectra/<key>.safetensors   `<k or v>.<layer>.<step>` -> (r,) float32; the finished unit itself is left alone
+RUN/spectra/<key>.safetensors   `<k or v>.<layer>.<step>` -> (r,) float32, `....tokens` -> (LEADING, T), and `mask`, the
+                                first anchor's subject mask (rows, columns); the finished unit itself is left alone
 """
 
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 
 from svdstory.jobs.study.plan import Plan
@@ -38,7 +40,7 @@ def record_spectra(
             continue
         model, recorder = model or load_model(plan.model, device), SpectraRecorder()
         prompts, method = plan.sets[cell.set], plan.methods[cell.method]
-        generate(
+        made = generate(
             model,
             prompts,
             method,
@@ -53,10 +55,15 @@ def record_spectra(
                 f"{cell.method}: attends to no anchors, so it has no spectra to record. Choose a method "
                 "with extended attention: --method unmasked"
             )
+        height, width = (side // 2 for side in made.sample.latents.shape[-2:])
+        mask = made.sample.masks[0].unflatten(0, (height, width)).to(torch.uint8).cpu().contiguous()
         path.parent.mkdir(exist_ok=True)
         partial = path.with_name(f".{key}.{Process.here()}")
         partial.write_bytes(
-            save(recorder.tensors(), metadata={"set": cell.set, "method": cell.method, "seed": str(cell.seed)})
+            save(
+                recorder.tensors() | {"mask": mask},
+                metadata={"set": cell.set, "method": cell.method, "seed": str(cell.seed)},
+            )
         )
         os.replace(partial, path)
         report(key, "done")

@@ -84,6 +84,9 @@ WORDS = {
     "intervals": ("95 % bootstrap intervals over prompt sets, n = {0}", "95 % бутстреп-интервалы по наборам, n = {0}"),
     "incomplete": ("{0} sets left out: cells are missing", "пропущено наборов: {0} (нет ячеек)"),
     "sets": ("Prompt sets", "Наборы запросов"),
+    "subject's area": ("subject, {0} of the area", "объект, {0} площади"),
+    "on the subject": ("{0} on the subject", "{0} на объекте"),
+    "shares over": ("shares are means over units, n = {0}", "доли: среднее по единицам, n = {0}"),
     "no injection": ("{0}, no injection", "{0}, без внедрения признаков"),
     "elsewhere": ("made elsewhere", "сделано не здесь"),
 }

@@ -13,6 +13,7 @@ from svdstory.jobs.report.figures.heatmaps import kv_points, winners
 from svdstory.jobs.report.figures.material import Material
 from svdstory.jobs.report.figures.pictures import extreme_set
 from svdstory.jobs.report.figures.scatter import pareto, shares
+from svdstory.jobs.report.figures.token_maps import recorded
 from svdstory.jobs.report.findings import find
 from svdstory.jobs.report.labels import LANGUAGES, WORDS, method_label, metric_label
 from svdstory.jobs.report.reduce import file_names, pack_path, reduce
@@ -33,6 +34,17 @@ METHODS = (
 )
 
 
+SQUARE = np.zeros((16, 16), np.uint8)
+SQUARE[4:10, 6:12] = 1
+
+
+def planted(side: int) -> np.ndarray:
+    """(2, side²) token maps: the subject's square alone, and the same everywhere."""
+    square = SQUARE if side == 16 else SQUARE[::2, ::2]
+    maps = np.stack([square.ravel().astype(np.float32), np.ones(side * side, np.float32)])
+    return maps / np.linalg.norm(maps, axis=1, keepdims=True)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run that gives every figure."""
@@ -44,7 +56,14 @@ def run(tmp_path_factory):
     (run / "spectra").mkdir()
     decay = (1600 * np.arange(1, 201.0) ** -1.2).astype(np.float32)
     save_file(
-        {f"{m}.{layer}.{step}": decay / (1 + step) for m in "kv" for layer in (24, 41, 59) for step in (1, 5)},
+        {f"{m}.{layer}.{step}": decay / (1 + step) for m in "kv" for layer in (24, 41, 59) for step in (1, 5)}
+        | {
+            f"{m}.{layer}.{step}.tokens": planted(16 if layer == 59 else 8)
+            for m in "kv"
+            for layer in (24, 41, 59)
+            for step in (1, 5)
+        }
+        | {"mask": SQUARE},
         run / "spectra" / "unit.safetensors",
     )
     return run, plan, reduce(run)
@@ -108,6 +127,13 @@ def test_pareto_front_holds_what_nothing_beats_in_both():
 def test_kv_grid_takes_equal_shares_from_svd_fraction_too(material):
     points = kv_points(material)
     assert set(points) == {(k, v) for k in (0.01, 0.05, 0.1) for v in (0.01, 0.05, 0.1)}
+
+
+def test_a_components_share_of_the_subject_is_all_where_it_was_planted_and_the_area_where_it_has_no_pattern(run):
+    (found,) = recorded(run[0])
+    for place in found.maps:  # at the mask's resolution and at half of it
+        assert found.subject_share(place) == pytest.approx([1, SQUARE.mean()])
+        assert (found.picture(place, 0) > 0).sum() == found.mask_at(place).sum()
 
 
 def test_leakage_is_drawn_over_the_share_kept_of_both(material):

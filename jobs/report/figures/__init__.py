@@ -74,6 +74,15 @@ FIGURES = {
             ("The spectrum of K as it is, under log and under log².", "Спектр K: исходный, под log и под log²."),
         ),
         Figure(
+            "components-of-k",
+            "token_maps",
+            ("spectra",),
+            (
+                "The leading singular components of K and V on the anchor's tokens, and how much of each is subject.",
+                "Главные сингулярные компоненты K и V на токенах опорного изображения и доля объекта в каждой.",
+            ),
+        ),
+        Figure(
             "comparison",
             "pictures",
             ("places",),

@@ -26,8 +26,9 @@ def read_spectra(run: Path) -> dict[tuple[str, int, int], np.ndarray]:
 
     found = {}
     for name, values in load_file(spectra_files(run)[0]).items():
-        matrix, layer, step = name.split(".")
-        found[matrix, int(layer), int(step)] = values
+        if name.count(".") == 2:  # others: token maps, the mask
+            matrix, layer, step = name.split(".")
+            found[matrix, int(layer), int(step)] = values
     return found
 
 
