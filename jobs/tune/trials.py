@@ -5,6 +5,7 @@ trial is sampled by a generator of its own number from the batches before it, so
 goes on to the trials that it would have had. One search of a run at a time.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from svdstory.jobs.study.plan import Cell, Plan, check_methods, check_sets, unit_key
+from svdstory.jobs.study.plan import Cell, Plan, completed, content, unit_key
+from svdstory.jobs.study.plan_checks import check_methods, check_sets
 from svdstory.jobs.study.store import Store
 from svdstory.jobs.tune import objectives
 from svdstory.jobs.tune.space import Part, Space, as_text, from_text
@@ -44,25 +46,29 @@ class Question:
         relative = any(" " in metric for metric in self.metrics())
         return {name: named(name) for name in dict.fromkeys((*[objectives.PLAIN] * relative, *self.space.against))}
 
+    def sets(self, part: Part) -> dict[str, PromptSet]:
+        """A part's prompt sets, with what the experiment says for all."""
+        plan, found = self.plan, self.space.sets(part, self.near)
+        return {name: completed(one, plan.negative, plan.loras, self.near, plan.model) for name, one in found.items()}
+
     def grid(self, part: Part, methods: dict[str, Method]) -> Plan:
         """The plan of these methods on a part's sets and seeds."""
-        sets, plan = self.space.sets(part, self.near), self.plan
-        setting = {"steps": plan.steps, "size": plan.size, "guidance": plan.guidance, "scheduler": plan.scheduler}
-        cells = tuple(
-            Cell(
-                set=s,
-                method=m,
-                seed=seed,
-                key=unit_key(sets[s], methods[m], seed, plan.model, setting, plan.exact_filter),
-            )
-            for s in sets
-            for m in methods
-            for seed in part.seeds
-        )
+        sets, plan = self.sets(part), self.plan
+        setting, about = content(plan.sampling), self.space.about or plan.about
+
+        def key(s: str, m: str, seed: int) -> str:
+            return unit_key(sets[s], methods[m], seed, plan.model, setting, plan.exact_filter)
+
+        places = itertools.product(sets, methods, part.seeds)
+        cells = tuple(Cell(set=s, method=m, seed=seed, key=key(s, m, seed)) for s, m, seed in places)
         kept = {name: getattr(plan, name) for name in Plan.model_fields}
-        return Plan(
-            **{**kept, "sets": sets, "methods": methods, "cells": cells, "about": self.space.about or plan.about}
-        )
+        return Plan(**{**kept, "sets": sets, "methods": methods, "cells": cells, "about": about})
+
+    def check(self, methods: dict[str, Method], part: Part, own: dict[str, set[str]]) -> None:
+        """As a plan is checked. Raises InputError for methods that don't fit a part's sets or do nothing on them."""
+        sets, plan = self.sets(part), self.plan
+        check_methods(sets, methods, plan.steps, own)
+        check_sets(sets, methods, plan.model, plan.long_prompts == "chunk", plan.prompt_weights)
 
     def chosen(self, trial: FrozenTrial) -> dict:
         """The switches that a trial sets."""
@@ -70,18 +76,18 @@ class Question:
 
     def digest(self) -> str:
         """What must not change within one search."""
-        kept = self.plan.model_dump(
-            mode="json", include={"model", "steps", "size", "guidance", "scheduler", "exact_filter"}
-        )
-        return digest([self.space.model_dump(mode="json", exclude={"about", "confirm"}), kept])
+        space = self.space.model_dump(mode="json", exclude={"about", "confirm"})
+        sets = [one.content() for one in self.sets(self.space.search).values()]
+        return digest([space, sets, self.plan.model.content(), content(self.plan.sampling), self.plan.exact_filter])
 
 
 def search(question: Question, trials: int, make: Make, say: Callable[[str], None] = print) -> optuna.Study:
     """Go on until there are so many trials, each told. Raises InputError where the run holds another search."""
-    study, sets = open_study(question), question.space.sets(question.space.search, question.near)
-    check_sets(sets, question.against(), question.plan.model)
+    for part in (question.space.search, question.space.confirm):
+        question.check(question.against(), part, {})
+    study = open_study(question)
     while True:
-        _ask(study, question, sets, trials)
+        _ask(study, question, trials)
         waiting = [trial for trial in told(study) if trial.state == TrialState.RUNNING]
         if not waiting:
             return study
@@ -129,21 +135,21 @@ def mend(journal: Path) -> None:
         os.truncate(journal, whole)
 
 
-def _ask(study: optuna.Study, question: Question, sets: dict[str, PromptSet], trials: int) -> None:
+def _ask(study: optuna.Study, question: Question, trials: int) -> None:
     """Fill the open batch, or begin the next. Trials that a killed search left without parameters get them first."""
 
     def running() -> list[int]:
         return [trial.number for trial in told(study) if trial.state == TrialState.RUNNING]
 
     for number in running():
-        _choose(study, question, sets, number)
+        _choose(study, question, number)
     begun = len(told(study))
     while begun < trials and (begun % question.space.batch or not running()):
-        _choose(study, question, sets, study.ask().number)
+        _choose(study, question, study.ask().number)
         begun += 1
 
 
-def _choose(study: optuna.Study, question: Question, sets: dict[str, PromptSet], number: int) -> None:
+def _choose(study: optuna.Study, question: Question, number: int) -> None:
     """Give a trial its parameters, those that it lacks; prune it, with the reason, if it is no possible method.
 
     Each parameter is drawn by a generator of its own: what a killed search had drawn does not move what comes next.
@@ -159,11 +165,10 @@ def _choose(study: optuna.Study, question: Question, sets: dict[str, PromptSet],
         else:
             trial.suggest_float(name, among.low, among.high, log=among.log)
     try:
-        method = {name_of(told(study)[number]): method_of(told(study)[number], question)}
-        check_methods(
-            sets, method, question.plan.steps, {name: {*question.chosen(told(study)[number])} for name in method}
-        )
-        check_sets(sets, method, question.plan.model)
+        trial = told(study)[number]
+        name = name_of(trial)
+        for part in (question.space.search, question.space.confirm):
+            question.check({name: method_of(trial, question)}, part, {name: set(question.chosen(trial))})
     except InputError as error:
         _trial(study, number).set_user_attr("why", str(error))
         study.tell(number, state=TrialState.PRUNED)
