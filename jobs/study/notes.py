@@ -92,9 +92,7 @@ def _shares(method: Method, rank: int) -> list[str]:
                 f"{key}.keep_energy {chosen.keep_energy:g} is all of the energy or more: it keeps everything{hint}"
             )
         if chosen.keep_top is not None and chosen.keep_top >= rank:
-            found.append(
-                f"{key}.keep_top {chosen.keep_top} keeps everything: this model's K and V have {rank} singular values"
-            )
+            found.append(f"{key}.keep_top {chosen.keep_top} keeps all: the rank is {rank}")
         if chosen.keep_fraction == 1:
             found.append(f"{key}.keep_fraction 1 keeps everything")
     return found

@@ -56,6 +56,7 @@ WRONG = {
     "seeds": ("one", "expected whole numbers, separated by commas, for example 0,1,2"),
     "steps": ("0", "expected 1 or more"),
     "size": ("1024", "expected WIDTHxHEIGHT in pixels, for example 1024x768"),
+    "vae": ("no-such-folder", "no-such-folder"),
     "dtype": ("float12", "'float32', 'float16' or 'bfloat16'"),
 }
 
@@ -74,7 +75,7 @@ def test_every_option_that_changes_an_experiment_is_tried_wrong():
 @pytest.mark.parametrize(
     "setting, expected",
     [
-        ("guidnce=4", "unknown key 'guidnce' (did you mean 'guidance'?). Allowed: "),
+        ("guidnce=4", "unknown key 'guidnce' (did you mean 'guidance'?). Nearest of "),
         ("guidance=high", "guidance: got 'high'"),
         ("guidance", "expected KEY=VALUE, for example guidance=4"),
         ("scorers=[clip", "the value: not valid YAML"),

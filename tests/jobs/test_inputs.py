@@ -294,7 +294,7 @@ def test_filters_that_keep_everything_and_switches_without_time_are_noted(tmp_pa
     assert "with 6 it does nothing (consistory, mine); it needs 10" in lines
     assert "consistory and consistory-no-query-blending differ in query_blending alone" in lines
     lines = notes(plan_of(tmp_path, methods=[mine(**{"filter.keep_top": 32})]))
-    assert "method mine: filter_v.keep_top 32 keeps everything: this model's K and V have 32 singular values" in lines
+    assert "method mine: filter_v.keep_top 32 keeps all: the rank is 32" in lines
     assert notes(plan_of(tmp_path, methods=[mine(**{"filter.keep_top": 31})])) == []
     assert "exact_filter does nothing" in "\n".join(notes(plan_of(tmp_path, methods=["sdxl"], exact_filter=True)))
 
