@@ -226,7 +226,7 @@ def test_the_openings_pictures_grow_by_a_click_and_its_numbers_tell_the_test_beh
 
 def test_without_scripts_the_opening_is_all_there(run):
     page = (run / "report" / "index.html").read_text().partition('<section id="numbers">')[0]
-    assert page.count("data:image/webp;base64,") == 4 * 2 and "ConsiStory" in page
+    assert page.count("data:image/webp;base64,") == 4 * 4 and "ConsiStory" in page
 
 
 def test_the_command_can_be_pasted_in_any_folder(run, tmp_path):

@@ -323,7 +323,7 @@ def test_above_a_stated_size_the_report_is_made_by_group_and_says_so(tmp_path, m
     monkeypatch.setattr(parts, "CELLS", 4)
     result = reduce(tmp_path, figures=[])
     folders = sorted(path.name for path in (tmp_path / "report" / "parts").iterdir())
-    assert len(folders) == len({prompts.group for prompts in plan.sets.values()}) == 2
+    assert len(folders) == len({prompts.group for prompts in plan.sets.values()}) == 3
     for name in folders:
         page = (tmp_path / "report" / "parts" / name / "index.html").read_text()
         assert "consistory" in page and Image.open(tmp_path / "report" / "parts" / name / "overview.png").size
