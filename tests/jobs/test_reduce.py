@@ -329,7 +329,7 @@ def test_above_a_stated_size_the_report_is_made_by_group_and_says_so(tmp_path, m
         assert "consistory" in page and Image.open(tmp_path / "report" / "parts" / name / "overview.png").size
     page = (tmp_path / "report" / "index.html").read_text()
     assert "more than 4 cells" in page and all(f'href="parts/{name}/index.html"' in page for name in folders)
-    assert "made in 2 parts" in result.summary and "parts" not in whole.summary
+    assert "made in 3 parts" in result.summary and "parts" not in whole.summary
     assert not (tmp_path / "report" / "overview.png").exists()
     assert numbers == {name: (tmp_path / "report" / name).read_bytes() for name in numbers}
     assert not reduce(tmp_path, figures=[]).made
