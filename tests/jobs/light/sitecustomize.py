@@ -51,7 +51,7 @@ class NotFinite(ArithmeticError):
 
 def load_model(spec, device=None):
     note("loads", "")
-    return types.SimpleNamespace(spec=spec, device=types.SimpleNamespace(type="cpu"))
+    return types.SimpleNamespace(spec=spec, device=types.SimpleNamespace(type="cpu"), spoiled=False)
 
 
 def generate(model, prompts, method, *, seed, steps, size, on_step, **_):
@@ -145,5 +145,6 @@ if CONTROL:
         "svdstory.pipeline.models.device",
         choose_device=lambda device: "cpu",
         device_name=lambda device: device.type,
+        fitting=lambda *_: None,
     )
     stub("svdstory.pipeline.models.load", Model=object, load_model=load_model)
