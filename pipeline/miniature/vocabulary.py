@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer
 
 from svdstory.pipeline.miniature.world import all_captions
 
-PROMPT_LENGTH = 32  # tokens; SDXL's 77 would cost a tenth of the training for captions of at most 17
+PROMPT_LENGTH = 32  # tokens; SDXL's 77 would cost a tenth of the training for captions of at most 18
 START, END = "<|startoftext|>", "<|endoftext|>"
 # Words beyond the captions that people will try: prompts of other sets stay readable, if not meaningful.
 OTHER_WORDS = "an the and with of on at by to image picture painting sketch red orange yellow green blue black white"
