@@ -1,7 +1,10 @@
 """A LoRA as a user names it. Imports without torch."""
 
+from pathlib import Path
+
 from pydantic import Field
 
+from svdstory.pipeline.config.documents import expanded
 from svdstory.pipeline.config.strict import Strict, Text
 
 
@@ -17,6 +20,11 @@ class Lora(Strict):
     repository: str | None = None
     revision: str | None = None
     sha256: str = ""
+
+    def near(self, folder: Path) -> "Lora":
+        """Named from `folder`, where it lies there."""
+        file = folder.resolve() / expanded(self.file)
+        return self.model_copy(update={"file": str(file)}) if file.is_file() else self
 
     def content(self) -> dict:
         """What changes pixels."""

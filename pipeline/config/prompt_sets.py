@@ -204,10 +204,7 @@ def read_sets(path: Path) -> list[PromptSet]:
 
 
 def _near(path: Path, prompts: PromptSet) -> PromptSet:
-    """The set with its LoRA named from its file's folder, where they lie there."""
-    loras = [(lora, path.parent.resolve() / expanded(lora.file)) for lora in prompts.loras]
-    named = tuple(lora.model_copy(update={"file": str(file)}) if file.is_file() else lora for lora, file in loras)
-    return prompts.model_copy(update={"loras": named})
+    return prompts.model_copy(update={"loras": tuple(lora.near(path.parent) for lora in prompts.loras)})
 
 
 def _is_one_set(content: Any) -> bool:

@@ -65,13 +65,7 @@ class DinoTokens:
 
     @cached_property
     def model(self) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
-            model = VisionTransformer(**SMALLEST) if self.tiny else vit_base(patch_size=PATCH)
-        if self.checkpoint:
-            load_checkpoint(model, self.checkpoint)
-        else:
-            fill_randomly(model)
-        return model.eval().requires_grad_(False).to(self.device)
+        return network("tiny" if self.tiny else "vitb16", self.checkpoint).to(self.device)
 
     @full_precision()
     def tokens(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -82,6 +76,18 @@ class DinoTokens:
             tokens = self.model.get_intermediate_layers(pixels, n=1)[0][:, 1:]  # B T D, without the class token
             parts.append(nn.functional.normalize(tokens, dim=-1).cpu().numpy())
         return np.concatenate(parts)
+
+
+def network(kind: str, checkpoint: Path | None) -> nn.Module:
+    """vits16, vitb16 or tiny, with DINO's weights of that file; without one, with seeded random ones."""
+    kinds = {"vits16": vit_small, "vitb16": vit_base, "tiny": partial(VisionTransformer, **SMALLEST)}
+    with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
+        model = kinds[kind](patch_size=PATCH)
+    if checkpoint:
+        load_checkpoint(model, checkpoint)
+    else:
+        fill_randomly(model)
+    return model.eval().requires_grad_(False)
 
 
 class DinoEmbedder:
@@ -106,14 +112,7 @@ class DinoEmbedder:
 
     @cached_property
     def model(self) -> nn.Module:
-        kinds = {"vits16": vit_small, "vitb16": vit_base, "tiny": partial(VisionTransformer, **SMALLEST)}
-        with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
-            model = kinds[self.kind](patch_size=PATCH)
-        if self.checkpoint:
-            load_checkpoint(model, self.checkpoint)
-        else:
-            fill_randomly(model)
-        return model.eval().requires_grad_(False).to(self.device)
+        return network(self.kind, self.checkpoint).to(self.device)
 
     @full_precision()
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from svdstory.jobs.cli.progress import Pace
+from tests.jobs.cluster import until
 from tests.jobs.study import report_of
 
 EXPERIMENT = """sets: [fox.yaml]
@@ -101,8 +102,7 @@ def test_same_command_again_makes_nothing_and_leaves_the_same_report(folder, und
 def test_run_killed_in_the_middle_of_sampling_goes_on_where_it_was(folder, undisturbed):
     out = folder / "killed"
     process = start(folder, out, "--workers", "1")  # two would finish the others before the kill on a busy machine
-    while not list(out.glob("units/*/*/manifest.json")) and process.poll() is None:
-        pass
+    until("the first unit", lambda: list(out.glob("units/*/*/manifest.json")) or process.poll() is not None, 300)
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=60)
     done = {p.parent.name: p.stat().st_mtime_ns for p in out.glob("units/*/*/manifest.json")}
