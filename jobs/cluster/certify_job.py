@@ -11,7 +11,7 @@ from svdstory.jobs.cluster.sites import Site
 from svdstory.jobs.queue import scheduler
 from svdstory.jobs.queue.scheduler import SlurmError
 
-MINUTES = 60  # at most: a V100 takes about ten, and the weights may lie on a busy disk
+MINUTES = 60  # at most: the weights may lie on a busy disk
 ASK_EVERY_S = 15.0  # a controller has other work
 
 

@@ -51,6 +51,7 @@ def check_sets(
                 positions_in(read_prompt(text, tokenizer, chunked, weighted), prompts.concept, tokenizer)
             except InputError as error:
                 wrong.append(f"prompt set {name}, prompt {i + 1}: {error}")
+        chunks = 1
         try:
             chunks = len(read_prompt(prompts.negative, tokenizer, chunked, weighted).chunks)
         except InputError as error:

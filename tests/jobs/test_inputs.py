@@ -170,6 +170,7 @@ def test_sets_may_be_a_list_or_named_one_by_one(tmp_path):
         ),
         ({"methods": [mine(query_blending=True)], "steps": 9}, "mine: query_blending lasts a tenth of the steps"),
         ({"methods": [mine(query_blending=False)], "steps": 9}, "the same on or off below 10"),
+        ({"methods": ["oneprompt"], "negative": "dull " * 90}, "prompt set b, negative: .* tokens"),
         ({"methods": ["unmasked"], "steps": 1}, "extended_attention acts from the second step on"),
     ],
 )
