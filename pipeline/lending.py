@@ -101,8 +101,9 @@ class State:
         sums = [0] * len(self.tensors)
         for device, numbers in by_device.items():
             if device.type != "meta" and numbers:
-                found = torch.stack([_sum(self.tensors[i][1]) for i in numbers]).tolist()
-                sums = [dict(zip(numbers, found)).get(i, known) for i, known in enumerate(sums)]
+                found = torch.stack([_sum(self.tensors[i][1]) for i in numbers])  # one wait for the device
+                for i, value in zip(numbers, found.tolist()):
+                    sums[i] = value
         return sums
 
     def difference(self, sums: list[int]) -> str:
