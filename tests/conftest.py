@@ -3,6 +3,7 @@
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     """All that want the test cluster go to one worker, which mostly waits: a cluster in each would play every scenario
     once more. The others stay with their file, and so with its fixtures."""

@@ -43,7 +43,7 @@ def test_a_seed_of_another_integer_type_gives_the_same_images(tiny, zero):
     assert np.array_equal(draw(tiny, zero, steps=np.int32(1)), draw(tiny))
 
 
-@pytest.mark.parametrize("seed", [0.0, "0", None, True, np.bool_(False), np.float32(1), [0]])
+@pytest.mark.parametrize("seed", [0.0, "0", None, True, np.bool_(False), np.float32(1), [0, 0.5]])
 def test_a_seed_that_is_no_whole_number_is_refused(tiny, seed):
     with pytest.raises(InputError, match="seed: got .*, expected a whole number"):
         draw(tiny, seed)
