@@ -1,12 +1,17 @@
-"""Which tests share a worker of pytest-xdist (--dist loadgroup)."""
+"""Which tests share a worker of pytest-xdist."""
 
 import pytest
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items):
-    """All that want the test cluster go to one worker, which mostly waits: a cluster in each would play every scenario
-    once more. The others stay with their file, and so with its fixtures."""
-    for item in items:
-        on_slurm = {"cluster", "stage"} & set(item.fixturenames)
-        item.add_marker(pytest.mark.xdist_group("slurm" if on_slurm else item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """--dist loadfile, but all that want the test cluster go to one worker, which mostly waits: a cluster in each would
+    play every scenario once more."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "slurm" if "/test_slurm_" in file else file
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None

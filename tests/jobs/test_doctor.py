@@ -9,7 +9,6 @@ from svdstory.jobs.cluster.sites import load_site
 from svdstory.jobs.queue.scheduler import SlurmError
 from svdstory.pipeline.config.strict import InputError
 from tests.jobs.pretend import pretend
-from tests.jobs.study import Study
 
 V100 = {"name": "Tesla V100-SXM2-32GB", "capability": [7, 0], "memory_gb": 31.7}
 
@@ -96,17 +95,3 @@ def test_prefetch_without_internet_says_where_to_run_it(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(InputError, match="no route to host.*Run this where there is internet"):
         fetch_model("sdxl")
-
-
-def test_doctor_looks_at_the_cluster_and_by_a_tiny_job_at_a_node(cluster, tmp_path):
-    study = Study(cluster, tmp_path / 'Мой "run" it\'s', light=False, site={"partition": "capped"})
-    told = study.svdstory("doctor", "--site", "./site.yaml", "--probe", "--out", "run", status=None)
-    assert "good  partition: capped: GPUs gpu:v100:4" in told and "good  accounting: sacct answers" in told
-    assert "good  on the node: packages" in told and "good  submit cap: 3 jobs" in told
-
-
-def test_doctor_names_the_nearest_partition_and_the_features_there_are(cluster, tmp_path):
-    study = Study(cluster, tmp_path / "run", light=False, site={"partition": "gpuu"})
-    assert "no partition 'gpuu' (did you mean 'gpu'?)" in study.svdstory("doctor", "--site", "./site.yaml", status=1)
-    study.write_site(partition="gpu", constraint="type_x")
-    assert "'type_x': no node has it. Features: " in study.svdstory("doctor", "--site", "./site.yaml", status=1)
