@@ -11,6 +11,7 @@ and background.
 """
 
 import importlib
+import linecache
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -124,11 +125,9 @@ class Sources(MetaPathFinder, Loader):
 
     def exec_module(self, module) -> None:
         path, text, _ = self.modules[module.__name__]
+        # tracebacks show this text, whatever file or earlier function has the same name
+        linecache.cache[path] = len(text), None, text.splitlines(keepends=True), path
         exec(compile(text, path, "exec"), module.__dict__)
-
-    def get_source(self, name: str) -> str:
-        """For tracebacks."""
-        return self.modules[name][1]
 
 
 def _is_picture(one) -> bool:

@@ -1,6 +1,11 @@
 """Which tests share a worker of pytest-xdist."""
 
+import os
+
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before anything imports torch, whose threads would fight for the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,6 +1,7 @@
 """A user's function draws on the study's pipeline, and the pipeline is as it was, whatever the function did to it."""
 
 import random
+import traceback
 
 import pytest
 import torch
@@ -52,6 +53,13 @@ def test_a_function_draws_with_the_studys_scheduler_and_seeded_global_generators
     assert [i.tobytes() for i in first.images] == [i.tobytes() for i in again.images]
     assert first.images[0].tobytes() != other.images[0].tobytes()
     assert told == [0, 1] and first.sample is None
+
+
+def test_a_traceback_shows_the_functions_own_text_also_after_another_of_the_same_name(tmp_path, model):
+    for bug in ("one bug", "another bug"):
+        with pytest.raises(RuntimeError) as error:
+            drawn(model, returning(tmp_path, f"    raise RuntimeError('{bug}')"))
+        assert f"raise RuntimeError('{bug}')" in "".join(traceback.format_exception(error.value))
 
 
 DAMAGE = {
