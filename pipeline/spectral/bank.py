@@ -116,11 +116,8 @@ class SpectralBank:
             level = min(levels[i] for i in todo)
             rows = [i for i in sorted(todo) if levels[i] == level]
             made, lost = self._by(level, key, a if len(rows) == n else torch.stack([a[i] for i in rows]), rows, spec)
-            if len(rows) == n:
-                out = made
-            else:
-                for i, row in enumerate(rows):
-                    out[row] = made[i]
+            for i, row in zip(rows, made):
+                out[i] = row
             for i in lost:
                 levels[i] += 1
             todo -= set(rows) - set(lost)

@@ -79,8 +79,9 @@ def fast_filter(a: Tensor, spec: SpectralFilter, way: Way, state: State | None, 
         if tail is None:
             out += single
         else:
-            rest, misfit, steepest, fits = reweighted_rest(block, x, spec, tail)
-            out, floor, good = out + (rest if wide else rest.mT), 0, good & fits
+            rest = single - product(block, x, wide)  # E, or its transpose
+            p, misfit, steepest, fits = gains_of_rest(block, x, rest if wide else rest.mT, spec, tail)
+            out, floor, good = torch.baddbmm(out, *((p, rest) if wide else (rest, p))), 0, good & fits
             changed = COUPLING**2 * (changed + steepest**2 * block.small)
         after = total_energy(out)
         out *= factor(spec, kept, after).float()
@@ -168,8 +169,8 @@ def gains_of(block: Block, k: Tensor, spec: SpectralFilter) -> tuple[Tensor, Ten
     return x, g, (least > (1e-6 * size).clamp_min(float(spec.reweight in ("log", "log2")))).flatten()
 
 
-def reweighted_rest(block: Block, x: Tensor, spec: SpectralFilter, tail: Recurrence | int):
-    """p(Y) E (N, r, c), tr h(Y) (N, 1, 1), the largest f(sigma) / sigma (N, 1, 1), and where p may be used (N,) bool."""
+def gains_of_rest(block: Block, x: Tensor, e: Tensor, spec: SpectralFilter, tail: Recurrence | int):
+    """p(Y) (N, r, r) of E (N, r, c), tr h(Y) and the largest f(sigma) / sigma (N, 1, 1), where p may be used (N,) bool."""
     device, top = x.device, (1.02 * block.size[:, 0]).sqrt()
     most = largest((identity(x) - x) @ block.small)  # little more than sigma_(k+1)^2
     falling = spec.power is not None and spec.power < 1  # f / sigma, which then is steepest at 0, else at the other end
@@ -182,8 +183,7 @@ def reweighted_rest(block: Block, x: Tensor, spec: SpectralFilter, tail: Recurre
         sigma = (shift[:, 0] * (1 + y) / (1 - y)).minimum(4 * most[:, 0]).sqrt()  # nothing lies beyond sigma_(k+1)
         return sigma, reweighting(sigma, spec, top)
 
-    e = block.a - block.q @ (x.float() @ block.image.mT)
-    d, c = functions.symmetric_product(e, e), shift.float()
+    d, c = e @ e.mT, shift.float()
     y = identity(d) - 2 * c * functions.inverse_in_halves(d + c * identity(d))
     at = nodes(functions.MOMENTS, device).minimum(((most - shift) / (most + shift))[:, 0])  # (N, MOMENTS)
     if isinstance(tail, Recurrence):
@@ -198,7 +198,7 @@ def reweighted_rest(block: Block, x: Tensor, spec: SpectralFilter, tail: Recurre
     misfit = functions.traces((sigma * (found - right)).square(), y, z)[:, None, None]
     some = most.sqrt()[:, 0] * torch.exp(-torch.arange(8, device=device) / 2)  # (N, 8)
     return (
-        p @ e,
+        p,
         misfit,
         reweighting(some, spec, top).amax(-1)[:, None, None],
         (most < EDGE**2).flatten() | (not isinstance(tail, Recurrence)),

@@ -41,7 +41,7 @@ class Recurrence(Strict):
     total: list[float]
 
     def of_matrix(self, y: Tensor) -> Tensor:
-        return self._p([identity(y).expand_as(y), y], symmetric_product, inverse_in_halves)
+        return self._p([identity(y).expand_as(y), y], torch.matmul, inverse_in_halves)
 
     def of_numbers(self, y: Tensor) -> Tensor:
         return self._p([torch.ones_like(y), y], torch.mul, torch.reciprocal)
@@ -103,15 +103,6 @@ def square_roots(m: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
         f = first * one + third * zy + fifth * (zy @ zy)
         y, z = y @ f, f @ z
     return scale.sqrt() * y, z / scale.sqrt()
-
-
-def symmetric_product(a: Tensor, b: Tensor) -> Tensor:
-    """A B^T of (N, r, m) both, where that is symmetric: three quarters of the work."""
-    half, product = a.shape[-2] // 2, a.new_empty(*a.shape[:-1], a.shape[-2])
-    product[..., :half] = a @ b[..., :half, :].mT
-    product[..., half:, half:] = a[..., half:, :] @ b[..., half:, :].mT
-    product[..., :half, half:] = product[..., half:, :half].mT
-    return product
 
 
 def inverse_in_halves(g: Tensor) -> Tensor:

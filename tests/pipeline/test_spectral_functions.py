@@ -65,12 +65,6 @@ def test_an_inverse_in_halves_is_the_inverse_or_not_a_number():
     assert torch.allclose(functions.inverse_in_halves(g) @ g, torch.eye(900).expand(2, -1, -1), atol=1e-4)
 
 
-@pytest.mark.parametrize("rows", [6, 7])
-def test_a_symmetric_product_is_the_product(rows):
-    x = torch.randn(2, rows, 30)
-    assert torch.allclose(functions.symmetric_product(x, x), x @ x.mT, atol=1e-5)
-
-
 def test_a_trace_of_a_function_is_told_within_some_per_cent():
     y = symmetric(torch.linspace(-0.9, 0.9, 400).double())
     found = functions.traces(
