@@ -111,7 +111,7 @@ def study(cluster: Cluster, folder: Path) -> dict:
 
 def synthetic(cluster: Cluster, folder: Path, units: int, reduced: bool) -> dict:
     """plan, submit (to an sbatch that queues nothing), status and reduce of a run of so many units."""
-    made = Study(cluster, folder / "synthetic", per_task=25, site={"minutes": 120})
+    made = Study(cluster, folder / "synthetic", subjects=6, per_task=25, site={"minutes": 120})
     seeds = units // (made.subjects * len(METHODS)) + 1
     made.write(
         "study.yaml",

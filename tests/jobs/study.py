@@ -25,7 +25,7 @@ class Study:
 
     cluster: Cluster
     folder: Path
-    subjects: int = 6
+    subjects: int = 4
     seeds: int = 2
     steps: int = 4
     per_task: int = 2

@@ -16,14 +16,14 @@ def act(stage, request):
 
 def test_a_submit_cap_of_three_gets_two_longer_tasks_and_the_reduce_job(act: Act):
     study = act.study(site={"partition": "capped"})
-    act.fault("submit cap 3, told by sacctmgr, with 12 units")
+    act.fault("submit cap 3, told by sacctmgr, with 8 units")
     study.submit()
-    assert [len(task) for task in study.submissions[0].tasks] == [6, 6]
+    assert [len(task) for task in study.submissions[0].tasks] == [4, 4]
     act.recovered(study, "two tasks and the reduce job")
 
 
 def test_slurmctld_may_die_and_come_back_while_tasks_run(act: Act):
-    study = act.study(per_task=6)
+    study = act.study(per_task=4)
     study.hold()
     study.submit()
     until("both tasks to begin", lambda: len(study.began()) >= 2)

@@ -64,8 +64,8 @@ def test_scancel_of_one_element_is_not_undone_by_a_requeue_nor_by_the_reduce_job
 
 @overlapping
 def test_the_time_limit_requeues_a_task_that_goes_on_where_it_was(act: Act):
-    study = act.study(per_task=12, site={"minutes": 2, "signal_seconds": 30})  # Slurm may signal up to 60 s early
-    (study.control / "step_s").write_text("2")
+    study = act.study(per_task=8, site={"minutes": 2, "signal_seconds": 30})  # Slurm may signal up to 60 s early
+    (study.control / "step_s").write_text("3")
     act.fault("time limit in the middle of a task's units")
     study.submit()
     act.recovered(study, "USR2 in time, requeued, went on with the rest")
@@ -102,22 +102,23 @@ def test_a_refused_sbatch_shows_slurms_words_and_loses_nothing(act: Act):
         assert words in study.submit(status=1)
         assert not study.queue()
     study.hold()
-    study.write_site(partition="capped", submit_cap=100)  # a wrong word: it takes three jobs: the first of two arrays
+    # a wrong word: it takes three jobs, the first of two arrays and the reduce job
+    study.write_site(partition="capped", submit_cap=100, max_array=3)
     assert "QOSMaxSubmitJobPerUserLimit" in study.submit(status=1)
     study.write_site()
-    assert "6 units in 3 tasks" in study.submit()
+    assert "4 units in 2 tasks" in study.submit()
     study.release()
     act.recovered(study, "Slurm's own words shown, what was refused is added by the next submit")
     assert began_more_than_once(study) == []
 
 
 @overlapping
-def test_twelve_tasks_are_split_where_an_array_may_hold_five(act: Act):
+def test_eight_tasks_are_split_where_an_array_may_hold_five(act: Act):
     study = act.study(per_task=1)
-    act.fault("MaxArraySize 5 with 12 tasks")
+    act.fault("MaxArraySize 5 with 8 tasks")
     study.submit()
-    assert [array.count for array in study.submissions[0].arrays] == [4, 4, 4, 0]
-    act.recovered(study, "three arrays of four and one reduce job after all")
+    assert [array.count for array in study.submissions[0].arrays] == [4, 4, 0]
+    act.recovered(study, "two arrays of four and one reduce job after all")
 
 
 @overlapping
@@ -145,7 +146,7 @@ def test_concurrent_submits_queue_every_unit_once(act: Act):
 
 @overlapping
 def test_a_launcher_killed_after_sbatch_is_found_again_by_the_jobs_name(act: Act):
-    study = act.study()
+    study = act.study(per_task=1)  # two arrays
     act.fault("launcher killed between sbatch and writing the job id")
     killed = submit_with_sbatch(study, '"$REAL" "$@"; kill -KILL $PPID')
     assert killed.returncode == -signal.SIGKILL
@@ -253,12 +254,12 @@ def unit_of(study, word: str) -> str:
 @overlapping
 def test_a_task_killed_for_its_memory_loses_no_finished_unit(act: Act):
     study = act.study(site={"memory_gb": 0.5})
-    (study.control / "six.fails").write_text("eat")
+    (study.control / "four.fails").write_text("eat")
     act.fault("a task takes more memory than it asked for")
     study.submit()
     study.until_quiet()
     assert study.units - 2 <= study.finished() < study.units
-    (study.control / "six.fails").unlink()
+    (study.control / "four.fails").unlink()
     study.submit()
     act.recovered(study, "Slurm killed the task, the others finished; submit added its units")
 
@@ -295,7 +296,7 @@ def test_a_task_in_a_container_without_slurms_commands_is_requeued_by_the_jobs_s
         f'#!/bin/bash\n[ "$1 $2 $3" = "exec --nv a.sif" ] || exit 9\nshift 3; PATH="{bare}" exec "$@"\n'
     )
     apptainer.chmod(0o755)
-    study = act.study(per_task=12, container=f"{shlex.quote(str(apptainer))} exec --nv a.sif")
+    study = act.study(per_task=8, container=f"{shlex.quote(str(apptainer))} exec --nv a.sif")
     act.fault("a warning signal to a task in a container")
     study.hold()
     study.submit()
@@ -309,7 +310,7 @@ def test_a_task_in_a_container_without_slurms_commands_is_requeued_by_the_jobs_s
 
 @overlapping
 def test_several_processes_of_a_task_share_its_units_and_write_a_log_each(act: Act):
-    study = act.study(per_task=12, site={"workers": 3})
+    study = act.study(per_task=8, site={"workers": 3})
     act.fault("three processes on one node, one is killed")
     study.hold()
     study.submit()
@@ -322,7 +323,7 @@ def test_several_processes_of_a_task_share_its_units_and_write_a_log_each(act: A
     act.cluster.node(node, "enter", "kill", "-KILL", pid)
     study.release()
     study.until_quiet()
-    assert study.finished() == 8  # two of three processes made their four units each
+    assert study.finished() == 5  # of eight; the one killed had three
     study.submit()
     act.recovered(study, "the others finished their shares; submit added its units")
     assert study.loads() == 6
@@ -342,7 +343,7 @@ def test_a_run_that_is_submitted_under_umask_000_is_not_writable_by_the_world(ac
 
 @overlapping
 def test_a_set_up_line_that_fails_ends_the_task_with_its_words_and_is_mended(act: Act):
-    study = act.study(per_task=12, site={"setup": ["true", "module load Python/4"]})
+    study = act.study(per_task=8, site={"setup": ["true", "module load Python/4"]})
     act.fault("a module that is not there")
     study.submit()
     study.until_quiet()

@@ -36,7 +36,7 @@ def test_a_node_whose_power_is_cut_costs_the_unit_at_hand(act: Act):
 @overlapping
 def test_a_hung_node_that_wakes_and_writes_again_leaves_the_store_right(act: Act):
     # a node that wakes may have Slurm kill the second attempt's step too: the reduce job asks again
-    study = act.study(per_task=12, site={"constraint": "n3|n4", **ONE_A_NODE, "parallel": 1, "rounds": 2})
+    study = act.study(per_task=8, site={"constraint": "n3|n4", **ONE_A_NODE, "parallel": 1, "rounds": 2})
     study.hold()
     study.submit()
     until("a unit to begin", lambda: study.began())
@@ -59,7 +59,7 @@ def test_a_hung_node_that_wakes_and_writes_again_leaves_the_store_right(act: Act
 @overlapping
 def test_preemption_gives_the_node_away_in_time_and_goes_on_later(act: Act):
     study = act.study(
-        per_task=12, site={"constraint": "n5", "gpu": {"option": "gpus-per-node", "value": "v100:4"}, "parallel": 1}
+        per_task=8, site={"constraint": "n5", "gpu": {"option": "gpus-per-node", "value": "v100:4"}, "parallel": 1}
     )
     (study.control / "step_s").write_text("0.3")
     study.submit()
@@ -81,7 +81,7 @@ def test_preemption_gives_the_node_away_in_time_and_goes_on_later(act: Act):
 
 @overlapping
 def test_a_node_on_which_units_fail_at_once_is_named_and_left_out(act: Act):
-    study = act.study(per_task=6, site={"constraint": "n6|n7", **ONE_A_NODE})
+    study = act.study(per_task=4, site={"constraint": "n6|n7", **ONE_A_NODE})
     study.hold()
     study.submit()
     until("units to begin on two nodes", lambda: len(study.began()) >= 2)
@@ -101,7 +101,7 @@ def test_a_node_on_which_units_fail_at_once_is_named_and_left_out(act: Act):
 
 @overlapping
 def test_a_full_disk_in_one_task_stops_that_task_only(act: Act):
-    study = act.study(per_task=6, site={"constraint": "n8|n9", **ONE_A_NODE})
+    study = act.study(per_task=4, site={"constraint": "n8|n9", **ONE_A_NODE})
     drafts = study.run / "tmp"
     drafts.mkdir(parents=True)
     study.hold()

@@ -1,6 +1,7 @@
 """A task without torch, for tests of scheduling: the real worker and the real store around pictures made in a moment.
 
-Only the model, the sampler and the scorers are stood in for. What happens in a unit is told by a control folder:
+Only the model, the sampler and the scorers are stood in for, and what reduce imports for seconds: scipy's bootstrap and
+matplotlib. What happens in a unit is told by a control folder:
 
     step_s              seconds of one denoising step
     hold                while it is there, a unit waits between its steps
@@ -147,6 +148,7 @@ if CONTROL:
     )
     stub("safetensors.torch", save=save)
     stub("scipy.stats", bootstrap=bootstrap)
+    stub("svdstory.jobs.report.figures.style", __getattr__=lambda name: None)  # a run of one method gives no figure
     stub("svdstory.pipeline.decoding", NotFinite=NotFinite)
     stub("svdstory.pipeline.generation", Generated=object, generate=generate)
     stub("svdstory.pipeline.metrics.registry", load_scorer=lambda name, *_, **__: Weighed(name))
