@@ -98,9 +98,11 @@ class Study:
 
     # ------------------------------------------------------------ commands
 
-    def svdstory(self, *words: str, status: int | None = 0) -> str:
-        """Run the command and return what it prints. `status`: the exit status that is expected; None: any."""
+    def svdstory(self, *words: str, status: int | None = 0, light: bool = False) -> str:
+        """Run the command and return what it prints. `status`: the exit status that is expected; None: any. `light`:
+        what nodes do, done here."""
         environment = {**self.cluster.environment, "OMP_NUM_THREADS": "1"}  # as on the nodes
+        environment |= self.light_environment if light else {}
         done = subprocess.run(
             self.command(*words), cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300
         )

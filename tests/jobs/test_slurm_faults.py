@@ -275,7 +275,7 @@ def test_a_damaged_unit_is_a_hole_until_it_is_made_again(act: Act):
     shutil.rmtree(study.run / "report")
     for submission in study.submissions:
         (submission.folder / "reduced.json").unlink()
-    assert "1 corrupt" in study.svdstory("reduce", "run", status=1)
+    assert "1 corrupt" in study.svdstory("reduce", "run", status=1, light=True)
     study.submit()
     until("a whole report", lambda: any(s.reduced for s in study.submissions), 120)
     assert len(list((study.run / "corrupt").glob("*"))) == 1
