@@ -70,7 +70,7 @@ def source(method: OwnPictures, name: str, seed: int, images: int) -> Source:
 
 def source_key(found: Source, prompts: PromptSet, seed: int, schema: int) -> str:
     """What the unit's key is made of: what the files hold, and the prompts that they are judged by."""
-    content = {"schema": schema, "set": prompts.content(), "seed": seed, "pictures": found.hashes}
+    content = {"schema": schema, "set": prompts.with_references(0).content(), "seed": seed, "pictures": found.hashes}
     return digest({**content, "masks": found.mask_hashes} if found.masks else content)
 
 
@@ -136,7 +136,7 @@ def bring_unit(plan: "Plan", cell: "Cell", store: Store, recorded: set[str]) -> 
         files["tensors.safetensors"] = masks
     began = time.time()
     manifest = {
-        "set": {"name": cell.set, **prompts.content()},
+        "set": {"name": cell.set, **prompts.with_references(0).content()},
         "prompts": prompts.prompts,
         "method": {"name": cell.method, **plan.methods[cell.method].switches()},
         "seed": cell.seed,

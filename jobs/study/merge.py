@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svdstory.jobs.study.plan import Plan, plan_path, read_plan
+from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.run_folder import prepare
 from svdstory.jobs.study.store import MANIFEST, TAKEN, Attempt, Store
 from svdstory.pipeline.config.prompt_sets import slug
@@ -76,7 +77,7 @@ def joined(plans: dict[Path, Plan]) -> Plan:
         names = {name: _free(name, sets, _content(one), run) for name, one in plan.sets.items()}
         called = {name: _free(name, methods, one, run) for name, one in plan.methods.items()}
         sets |= {
-            names[name]: (_content(one), one.model_copy(update={"name": names[name]}))
+            names[name]: (_content(one), placed(one.model_copy(update={"name": names[name]}), run.resolve()))
             for name, one in plan.sets.items()
         }
         methods |= {called[name]: (one, one) for name, one in plan.methods.items()}

@@ -16,14 +16,16 @@ from svdstory.jobs.study.elsewhere import source_key, sources
 from svdstory.jobs.study.experiment import Experiment, own_switches, read_methods, read_prompt_sets
 from svdstory.jobs.study.plan_checks import check_methods, check_sets, check_setting
 from svdstory.jobs.study.process import Process
+from svdstory.jobs.study.reference_files import copy_references
 from svdstory.pipeline.config.documents import expanded
 from svdstory.pipeline.config.lora import Lora
 from svdstory.pipeline.config.methods import TOLERANCE, Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
+from svdstory.pipeline.config.references import located
 from svdstory.pipeline.config.schedulers import SchedulerConfig
 from svdstory.pipeline.config.sizes import tiled
 from svdstory.pipeline.config.strict import InputError, Strict, Text, concerning, digest, parse
-from svdstory.pipeline.models.lora_files import located
+from svdstory.pipeline.models import lora_files
 from svdstory.pipeline.models.spec import ModelSpec, resolve_model
 
 SCHEMA = 1  # of what a unit is; part of its key
@@ -33,6 +35,7 @@ OFF = {"scheduler_config": {}, "long_prompts": "error", "prompt_weights": False}
 SAMPLING = ("steps", "size", "guidance", "scheduler", *OFF)
 LATER_OF_MODEL = ("loras", "vae", "vae_folder", "vae_identity")
 LATER = ("negative", "loras")  # keys that older plans don't have, of a plan and of its sets
+LATER_OF_SET = (*LATER, "references")
 
 FONTS = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")  # how font files begin
 
@@ -106,10 +109,14 @@ class Plan(Strict):
         return ", ".join([self.scheduler, *(f"{key} {value}" for key, value in changes)])
 
     def hash(self) -> str:
-        """12 hex digits; without what makes no cell another: notes, and where pictures made elsewhere lie."""
+        """12 hex digits; without what makes no cell another: notes, and where pictures lie."""
         unset = {key: True for key in ("font", "file", *LATER) if not getattr(self, key)}
         unset |= {key: True for key in OFF if key not in content(self.sampling)}
-        sets = {name: {"note"} | {key for key in LATER if not getattr(one, key)} for name, one in self.sets.items()}
+        sets = {
+            name: {"note": True, "references": {"__all__": {"image"}}}
+            | {key: True for key in LATER_OF_SET if not getattr(one, key)}
+            for name, one in self.sets.items()
+        }
         model = MODEL_DEFAULTS | {key for key in LATER_OF_MODEL if not getattr(self.model, key)}
         apart = {"sets": sets, "model": model, "methods": {"__all__": {"pictures": {"folder"}}}, **unset}
         return digest(self.model_dump(mode="json", exclude=apart))[:12]
@@ -136,8 +143,9 @@ def make_plan(
     sampling = chosen(experiment, model)
     setting = content(sampling)
     check_setting(setting, model)
-    own = located(experiment.loras, near, model.text_width())
+    own = lora_files.located(experiment.loras, near, model.text_width())
     sets = {name: completed(one, experiment.negative, own, near, model) for name, one in sets.items()}
+    sets = with_pictures(sets, setting["size"])
     check_sets(sets, methods, model, sampling["long_prompts"] == "chunk", sampling["prompt_weights"])
     check_methods(sets, methods, setting["steps"], own_switches(experiment, near))
     exact = experiment.exact_filter
@@ -175,8 +183,24 @@ def chosen(experiment: Experiment, model: ModelSpec) -> dict:
 
 def completed(prompts: PromptSet, negative: str, loras: tuple[Lora, ...], near: Path, model: ModelSpec) -> PromptSet:
     """The set with what the experiment says for all: its negative prompt where it has none, LoRA under its own."""
-    own = located(prompts.loras, near, model.text_width())
+    own = lora_files.located(prompts.loras, near, model.text_width())
     return prompts.model_copy(update={"negative": prompts.negative or negative, "loras": (*loras, *own)})
+
+
+def with_pictures(sets: dict[str, PromptSet], size: tuple[int, int]) -> dict[str, PromptSet]:
+    """The sets with their reference pictures found and hashed. Raises one InputError for all that are wrong."""
+    shown, wrong = dict(sets), []
+    for name, prompts in sets.items():
+        try:
+            references, notes = located(prompts.references, size)
+        except InputError as error:
+            wrong += [f"prompt set {name}: {line}" for line in str(error).split("\n")]
+            continue
+        note = "; ".join(filter(None, [prompts.note, *notes]))
+        shown[name] = prompts.model_copy(update={"references": references, "note": note}) if references else prompts
+    if wrong:
+        raise InputError("\n".join(wrong), key="references")
+    return shown
 
 
 def content(sampling: dict) -> dict:
@@ -200,11 +224,12 @@ def find_font(wanted: str, near: Path) -> str:
 def unit_key(prompts: PromptSet, method: Method, seed: int, model: ModelSpec, setting: dict, exact_filter: bool) -> str:
     """Hash of everything that changes pixels, and of nothing else."""
     filtered = {} if exact_filter or not method.filters() else {"filter_tolerance": TOLERANCE}
+    used = method.references_used(len(prompts.references))
     return digest(
         {
             "schema": SCHEMA,
-            "set": prompts.content(),
-            "method": method.switches(),
+            "set": prompts.with_references(used).content(),
+            "method": method.with_references(used).switches(),
             "seed": seed,
             "model": model.content(),
             **setting,
@@ -222,12 +247,13 @@ def picture_keys(sets: dict[str, PromptSet], methods: dict[str, Method], seeds: 
 
 
 def write_plan(plan: Plan, run: Path) -> Path:
-    """Write the plan beside the run and return its path. The same plan again is the same file.
+    """Write the plan beside the run, its reference pictures first, and return its path. The same again is the same file.
 
     Two writers of the same plan end with one file; a reader never sees half of one.
     """
     folder = run / "plans"
     folder.mkdir(parents=True, exist_ok=True)
+    copy_references(plan.sets.values(), run)
     while True:
         present = plans_of(run)
         if present and present[-1].stem.split("-")[1] == plan.hash():

@@ -32,10 +32,10 @@ def check_setting(setting: dict, model: ModelSpec) -> None:
 def check_methods(sets: dict[str, PromptSet], methods: dict[str, Method], steps: int, own: dict[str, set[str]]) -> None:
     """Raises one InputError for all methods with a switch that does nothing in any of the sets. `own`: what the
     experiment's own methods set."""
-    largest = max(len(prompts.settings) for prompts in sets.values())
-    wrong = [
-        f"method {name}: {why}." for name, m in methods.items() for why in m.idle(steps, largest, own.get(name, ()))
-    ]
+    wrong = []
+    for name, method in methods.items():
+        largest = max(len(p.settings) + method.references_used(len(p.references)) for p in sets.values())
+        wrong += [f"method {name}: {why}." for why in method.idle(steps, largest, own.get(name, ()))]
     if wrong:
         raise InputError("\n".join(wrong) + "\nLeave out what does nothing, or change the steps or the sets.")
 
@@ -46,11 +46,13 @@ def check_sets(
     """Raises one InputError for all prompts that don't fit the model and all sets too small for a method."""
     tokenizer, wrong = model.tokenizer(), []
     for name, prompts in sets.items():
-        for i, text in enumerate(prompts.prompts):
+        texts = {f"prompt {i + 1}": text for i, text in enumerate(prompts.prompts)}
+        texts |= {f"prompt of reference {i + 1}": text for i, text in enumerate(prompts.reference_prompts)}
+        for which, text in texts.items():
             try:
                 positions_in(read_prompt(text, tokenizer, chunked, weighted), prompts.concept, tokenizer)
             except InputError as error:
-                wrong.append(f"prompt set {name}, prompt {i + 1}: {error}")
+                wrong.append(f"prompt set {name}, {which}: {error}")
         chunks = 1
         try:
             chunks = len(read_prompt(prompts.negative, tokenizer, chunked, weighted).chunks)
@@ -58,7 +60,13 @@ def check_sets(
             wrong.append(f"prompt set {name}, negative: {error}")
         for m, method in methods.items():
             try:
-                check_images(method, len(prompts.settings))
+                used = method.references_used(len(prompts.references))
+                check_images(method.with_references(used), used + len(prompts.settings))
+                if method.oneprompt and used:
+                    raise InputError(
+                        "oneprompt writes one text for all images of a set: reference pictures have no place in it. "
+                        "Use the method without oneprompt, or the set without references."
+                    )
                 if method.oneprompt and (chunks > 1 or weighted):
                     raise InputError(
                         "oneprompt writes the texts itself: it takes no weights and no long negative prompt."

@@ -9,6 +9,7 @@ from svdstory.jobs.study.plan import Plan, plans_of, read_plan, write_plan
 from svdstory.jobs.study.process import Process
 from svdstory.jobs.study.sharing import guard, share
 from svdstory.jobs.study.store import Store
+from svdstory.pipeline.config.references import unchanged
 from svdstory.pipeline.config.strict import InputError
 
 FILES_A_UNIT = 2  # beside its images: masks, manifest
@@ -42,10 +43,12 @@ def check_growth(plan: Plan, run: Path) -> None:
     before = plans_of(run)
     if not before or before[-1].stem.endswith(plan.hash()):
         return
-    old, new = (
-        {(cell.set, cell.method, cell.seed): cell.key for cell in cells}
-        for cells in (read_plan(before[-1]).cells, plan.cells)
-    )
+    last = read_plan(before[-1])
+    for name in plan.sets.keys() & last.sets.keys():
+        known = {one.image: one.sha256 for one in last.sets[name].references}
+        for one in plan.sets[name].references:
+            unchanged(Path(one.image), known.get(one.image, ""))
+    old, new = ({(cell.set, cell.method, cell.seed): cell.key for cell in cells} for cells in (last.cells, plan.cells))
     made = Store(run).present()
 
     def came_since(place: tuple) -> bool:

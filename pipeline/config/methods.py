@@ -120,6 +120,19 @@ class Method(Strict):
             return images if self.style_aligned.full_sharing else 1
         return images if self.reference == "random" else self.n_anchors
 
+    def references_used(self, count: int) -> int:
+        """How many of a set's `count` reference pictures the method uses, from the first on: as many as it has anchors."""
+        if self.function or self.reference == "random" or (self.style_aligned and self.style_aligned.full_sharing):
+            return count
+        return min(count, self.anchors(count)) if not self.pictures else 0
+
+    def with_references(self, count: int) -> "Method":
+        """What the method comes to where `count` pictures are its anchors, and there are no others; the same for 0."""
+        if count and self.storydiffusion:
+            few = self.storydiffusion.model_copy(update={"id_images": count})
+            return self.model_copy(update={"storydiffusion": few})
+        return self.model_copy(update={"n_anchors": count}) if count and self.n_anchors else self
+
     def filters(self) -> bool:
         """Whether K or V of the anchors are filtered."""
         return self.filter_k is not None or self.filter_v is not None
@@ -163,7 +176,7 @@ class Method(Strict):
 
 
 def check_images(method: Method, images: int) -> None:
-    """Raises InputError for a set of too few images."""
+    """Raises InputError for a set of too few images, reference pictures among them."""
     if method.anchors(images) > images:
         switch = "storydiffusion.id_images" if method.storydiffusion else "n_anchors"
         raise InputError(

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from svdstory.pipeline.config.documents import Document, expanded, is_document, read_document
 from svdstory.pipeline.config.lora import Lora
+from svdstory.pipeline.config.references import MOST, Reference, subject_in_words
 from svdstory.pipeline.config.strict import InputError, Strict, Text, Whole, choices, each_once, one_line, parse
 from svdstory.pipeline.config.subject_words import normal, occurs, words_meant
 
@@ -21,7 +22,9 @@ class PromptSet(Strict):
     concept: the subject word or words that masks follow (section 3 of the method); where a given one does not stand in
     the prompts, the subject's words that it means (subject_words.py), which `note` then says. Several subjects, given
     as a list, are joined by "and". negative: what guidance leads away from, the same for all images. loras: on the model
-    while this set is drawn. The name, the group and where the set comes from do not change pixels.
+    while this set is drawn. references: pictures of the subject, for the methods that use some; a picture as `subject`
+    is the first of them, and the concept says what it shows. The name, the group and where the set comes from do not
+    change pixels.
     """
 
     style: Text
@@ -31,6 +34,7 @@ class PromptSet(Strict):
     seeds: tuple[Whole, ...] = Field((0,), min_length=1)
     negative: Text = ""
     loras: tuple[Lora, ...] = ()
+    references: tuple[Reference, ...] = ()
     name: Text = ""
     group: Text = ""
     origin: Literal["report", "curated", "user"] = "user"
@@ -42,6 +46,7 @@ class PromptSet(Strict):
     def _concept_in_subject(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        given = subject_in_words(given)
         given = given | {"subject": _joined(given.get("subject"))}
         concept, settings = _texts(given.get("concept")), _texts(given.get("settings"))
         if not (concept and settings and isinstance(given["subject"], str) and isinstance(given.get("style"), str)):
@@ -53,10 +58,10 @@ class PromptSet(Strict):
         read = f"the concept {', '.join(concept)} was found in the subject as {', '.join(meant)}"
         return given | {"concept": meant, "note": "; ".join(part for part in (given.get("note"), read) if part)}
 
-    @field_validator("concept", "settings", "seeds", "loras", mode="before")
+    @field_validator("concept", "settings", "seeds", "loras", "references", mode="before")
     @classmethod
     def _one_is_a_list_of_one(cls, value):
-        value = [value] if isinstance(value, str) or hasattr(value, "__index__") else value
+        value = [value] if isinstance(value, (str, dict, Path, Reference)) or hasattr(value, "__index__") else value
         return tuple(value) if isinstance(value, list) else value  # strict: no list where a tuple stands
 
     @field_validator("group")
@@ -72,13 +77,32 @@ class PromptSet(Strict):
         each_once(list(seeds), "seed")
         return seeds
 
+    @field_validator("references")
+    @classmethod
+    def _references_are_few(cls, references):
+        if len(references) > MOST:
+            raise ValueError(f"{len(references)} pictures, expected 1 to {MOST}: keep those that show the subject best")
+        return references
+
     @property
     def prompts(self) -> list[str]:
         return _prompts(self.style, self.subject, self.settings)
 
+    @property
+    def reference_prompts(self) -> list[str]:
+        """What each reference picture is called: without a setting of its own, the bare style and subject."""
+        return _prompts(self.style, self.subject, [reference.setting for reference in self.references])
+
+    def with_references(self, count: int) -> "PromptSet":
+        """The same with the first `count` of its pictures alone: those that a method uses."""
+        return (
+            self if count == len(self.references) else self.model_copy(update={"references": self.references[:count]})
+        )
+
     def content(self) -> dict:
         """What changes pixels, without what is off."""
         more = {"negative": self.negative, "loras": [lora.content() for lora in self.loras]}
+        more["references"] = [reference.content() for reference in self.references]
         return {
             "style": self.style,
             "subject": self.subject,
@@ -204,7 +228,8 @@ def read_sets(path: Path) -> list[PromptSet]:
 
 
 def _near(path: Path, prompts: PromptSet) -> PromptSet:
-    return prompts.model_copy(update={"loras": tuple(lora.near(path.parent) for lora in prompts.loras)})
+    named = {key: tuple(one.near(path.parent) for one in getattr(prompts, key)) for key in ("loras", "references")}
+    return prompts.model_copy(update=named)
 
 
 def _is_one_set(content: Any) -> bool:
@@ -218,6 +243,8 @@ def _set(entry: Any, where: str, document: Document, keys: tuple, name: str, gro
     """The set at `keys` of a document, in our words or in the benchmark's. Raises InputError."""
     if not isinstance(entry, dict):
         raise InputError(f"{where}: got {type(entry).__name__}, expected a set: style, subject, concept, settings.")
+    if entry.get("references", True) in ([], (), None):
+        raise InputError(f"{where}: references: got none, expected 1 to {MOST} pictures. Leave the key out.")
     written = lambda loc: document.written((*keys, *loc))  # noqa: E731
     notes = _comments(document, keys, entry)
     if "concept_token" in entry:
