@@ -34,14 +34,15 @@ def encode(
 ) -> Conditioning:
     """The set's conditioning by the pipeline's own text encoders; the last set's is kept for its other methods.
 
-    With `oneprompt` each image's text is the consolidated one, reweighted for its setting. Raises InputError for a prompt
-    without its subject, and for a long one unless long_prompts is chunk.
+    Rows are the reference pictures, then the images. With `oneprompt` each image's text is the consolidated one,
+    reweighted for its setting. Raises InputError for a prompt without its subject, and for a long one unless
+    long_prompts is chunk.
     """
     key = str(prompts.content()), size, oneprompt, long_prompts, prompt_weights
     if key not in model.encoded:
         pipe, tokenizer = model.pipe, tokenizer_of(model.pipe)
         consolidated = consolidate_set(prompts, oneprompt, tokenizer) if oneprompt else []
-        texts = [text.prompt for text in consolidated] or prompts.prompts
+        texts = [text.prompt for text in consolidated] or [*prompts.reference_prompts, *prompts.prompts]
         read = lambda text: read_prompt(text, tokenizer, long_prompts == "chunk", prompt_weights)  # noqa: E731
         readings, negative = [read(text) for text in texts], read(prompts.negative)
         embeds, negative, pooled, negative_pooled = embeddings(model, readings, negative)

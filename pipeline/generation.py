@@ -11,6 +11,7 @@ from PIL import Image
 
 from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
+from svdstory.pipeline.config.references import located, read_picture
 from svdstory.pipeline.config.schedulers import OWN, SCHEDULERS, SchedulerConfig, fit
 from svdstory.pipeline.config.strict import InputError, whole_number
 from svdstory.pipeline.decoding import NotFinite, decode
@@ -18,6 +19,8 @@ from svdstory.pipeline.encoding import encode, found_elsewhere, tokenizer_of
 from svdstory.pipeline.models.adapters import adapted
 from svdstory.pipeline.models.load import Model
 from svdstory.pipeline.own_function import draw
+from svdstory.pipeline.picture_latents import latents_of
+from svdstory.pipeline.sampling.denoiser import Conditioning
 from svdstory.pipeline.sampling.layers import execution_device
 from svdstory.pipeline.sampling.noise import initial_latents
 from svdstory.pipeline.sampling.sampler import Sample, Step, sample
@@ -64,8 +67,8 @@ def generate(
     image, which then starts from what is image 0's noise with that seed. As diffusers' pipelines take them: latents,
     (B, C, H, W), and generator, one or B, for the noise to start from; prompt_embeds, pooled_prompt_embeds and the
     negative ones instead of the prompts'; callback_on_step_end(pipe, step, timestep, {"latents": ...}), whose latents
-    are gone on with. Raises InputError for
-    prompts that don't fit and NotFinite for pictures that aren't.
+    are gone on with. Of the set's references as many as the method has anchors are these, and the images are all that
+    is returned. Raises InputError for prompts and pictures that don't fit and NotFinite for pictures that aren't.
     """
     model = model if isinstance(model, Model) else of_pipeline(model)
     seeds = [whole("seed", one) for one in seed] if isinstance(seed, Sequence) else whole("seed", seed)
@@ -94,9 +97,11 @@ def generate(
                 **setting,
             )
             return Generated(images, None, {"model_spoiled": 1} if model.spoiled else {}, masks)
+        prompts = prompts.with_references(method.references_used(len(prompts.references)))
+        pictures = reference_latents(model, prompts, method, (width, height))
         conditioning = encode(model, prompts, (width, height), method.oneprompt, long_prompts, prompt_weights)
-        conditioning = replace(conditioning, **{k: x.to(conditioning.prompt_embeds) for k, x in embeds.items()})
-        latents = first_latents(len(conditioning), shape, seeds, method.same_latent, latents, generator)
+        conditioning = told_instead(conditioning, embeds, len(prompts.references))
+        latents = first_latents(len(prompts.settings), shape, seeds, method.same_latent, latents, generator)
         done = sample(
             pipe.unet,
             own_scheduler,
@@ -107,6 +112,7 @@ def generate(
             guidance=guidance,
             latents=latents.to(model.device),
             micro_batch=micro_batch,
+            pictures=pictures,
             **sampling,
         )
     if not torch.isfinite(done.latents).all():
@@ -118,6 +124,24 @@ def generate(
     }
     counters = done.counters | {name: times for name, times in noted.items() if times}
     return Generated(images, done, counters)
+
+
+def reference_latents(model: Model, prompts: PromptSet, method: Method, size: tuple[int, int]) -> torch.Tensor | None:
+    """x0 (R, C, H, W) of the set's pictures; None without any. Raises InputError for pictures that cannot serve."""
+    if not prompts.references:
+        return None
+    if method.oneprompt:
+        raise InputError("oneprompt writes one text for all images of a set: reference pictures have no place in it.")
+    references = prompts.references
+    if not all(reference.sha256 for reference in references):  # of a caller's own; a plan's are located
+        references, _ = located(references, size)
+    return latents_of(model.pipe, [read_picture(reference, size) for reference in references], model.device)
+
+
+def told_instead(conditioning: Conditioning, embeds: dict[str, torch.Tensor], pictures: int) -> Conditioning:
+    """The conditioning with the caller's embeddings of the images, (B, ...), after those of the pictures."""
+    own = {name: getattr(conditioning, name)[:pictures] for name in embeds}
+    return replace(conditioning, **{name: torch.cat([own[name], x.to(own[name])]) for name, x in embeds.items()})
 
 
 def first_latents(images: int, shape, seed, same_latent: bool, latents=None, generator=None) -> torch.Tensor:

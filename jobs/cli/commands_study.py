@@ -122,6 +122,7 @@ def in_columns(names: Iterable[str]) -> str:
 
 def memory_lines(plan) -> list[str]:
     """What cards of 16 and 32 GB hold, for the models that the formula of pipeline/models/memory.py speaks of."""
+    from svdstory.pipeline.config.methods import in_rows
     from svdstory.pipeline.models import memory
 
     if not memory.applies(plan.model):
@@ -129,16 +130,13 @@ def memory_lines(plan) -> list[str]:
     lines = []
     for card in (16, 32):
         fits = {
-            (name, images): memory.largest_micro_batch(method, images, plan.size, card)
+            (name, rows, own.anchors(rows)): memory.largest_micro_batch(own, rows, plan.size, card)
             for name, method in plan.methods.items()
-            for images in {len(prompts.settings) for prompts in plan.sets.values()}
+            for images, pictures in {(len(prompts.settings), len(prompts.references)) for prompts in plan.sets.values()}
+            for own, rows in [in_rows(method, images, pictures)]
         }
-        too_large = sorted({name for (name, _), most in fits.items() if most is None})
-        parts = [
-            most
-            for (name, images), most in fits.items()
-            if most is not None and most < images - plan.methods[name].anchors(images)
-        ]
+        too_large = sorted({name for (name, _, _), most in fits.items() if most is None})
+        parts = [most for (_, rows, anchors), most in fits.items() if most is not None and most < rows - anchors]
         said = (
             f"too small for {', '.join(too_large)}"
             if too_large

@@ -13,6 +13,8 @@ from safetensors.torch import save
 
 from svdstory.jobs.study.plan import Plan
 from svdstory.jobs.study.process import Process
+from svdstory.jobs.study.reference_files import placed
+from svdstory.pipeline.config.methods import in_rows
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.generation import generate
 from svdstory.pipeline.models.device import fitting
@@ -39,7 +41,8 @@ def record_spectra(
             report(key, "found")
             continue
         model, recorder = model or load_model(plan.model, device), SpectraRecorder()
-        prompts, method = plan.sets[cell.set], plan.methods[cell.method]
+        prompts, method = placed(plan.sets[cell.set], run), plan.methods[cell.method]
+        rows = in_rows(method, len(prompts.settings), len(prompts.references))
         made = generate(
             model,
             prompts,
@@ -48,7 +51,7 @@ def record_spectra(
             exact_filter=plan.exact_filter,
             **plan.sampling,
             spectra=recorder,
-            micro_batch=fitting(plan.model, method, len(prompts.settings), plan.size, model.device),
+            micro_batch=fitting(plan.model, *rows, plan.size, model.device),
         )
         if not recorder.values:
             raise InputError(
@@ -56,7 +59,8 @@ def record_spectra(
                 "with extended attention: --method unmasked"
             )
         height, width = (side // 2 for side in made.sample.latents.shape[-2:])
-        mask = made.sample.masks[0].unflatten(0, (height, width)).to(torch.uint8).cpu().contiguous()
+        first = torch.cat([made.sample.reference_masks, made.sample.masks])[0]
+        mask = first.unflatten(0, (height, width)).to(torch.uint8).cpu().contiguous()
         path.parent.mkdir(exist_ok=True)
         partial = path.with_name(f".{key}.{Process.here()}")
         partial.write_bytes(

@@ -20,11 +20,15 @@ from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.command_line import command_of
 from svdstory.jobs.study.elsewhere import MISSING
 from svdstory.jobs.study.plan import Cell, Plan, content
+from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.store import Attempt, Store
+from svdstory.pipeline.config.methods import Method, in_rows
+from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.decoding import NotFinite
 from svdstory.pipeline.generation import Generated, generate
 from svdstory.pipeline.models.device import device_name, fitting
 from svdstory.pipeline.models.load import Model, load_model
+from svdstory.pipeline.sampling.sampler import Sample
 
 FATAL = ("disk full", "bad node")  # causes after which the next unit would fail too
 # PyTorch's own error has a class; CUDA, its libraries (cuBLAS, cuSOLVER, cuDNN) and the CPU's allocator have words
@@ -109,7 +113,8 @@ def make_unit_that_fits(
     """
     prompts, method = plan.sets[cell.set], plan.methods[cell.method]
     images = len(prompts.settings)
-    size = micro_batch or fitting(plan.model, method, images, plan.size, model.device)
+    rows = in_rows(method, images, len(prompts.references))
+    size = micro_batch or fitting(plan.model, *rows, plan.size, model.device)
     while True:
         try:
             return make_unit(plan, cell, store, model, attempt, size, stop)
@@ -138,7 +143,8 @@ def make_unit(
             raise Stopped
 
     began = time.time()
-    prompts, method = plan.sets[cell.set], plan.methods[cell.method]
+    prompts, method = placed(plan.sets[cell.set], store.run), plan.methods[cell.method]
+    used = method.references_used(len(prompts.references))
     made = generate(
         model,
         prompts,
@@ -152,11 +158,11 @@ def make_unit(
     files = {f"{i}.png": png(image, text_chunks(plan, cell, i)) for i, image in enumerate(made.images)}
     masks = masks_of(made)
     if masks is not None:
-        files["tensors.safetensors"] = save({"masks": masks})
+        files["tensors.safetensors"] = save({"masks": masks, **reference_masks_of(made)})
     manifest = {
-        "set": {"name": cell.set, **prompts.content()},
+        "set": {"name": cell.set, **prompts.with_references(used).content()},
         "prompts": prompts.prompts,
-        "method": {"name": cell.method, **method.switches()},
+        "method": {"name": cell.method, **method.with_references(used).switches()},
         "seed": cell.seed,
         "setting": {
             **content(plan.sampling),
@@ -172,7 +178,19 @@ def make_unit(
         "versions": versions(),
         "code": identity(),
     }
-    store.publish(cell.key, files, manifest, attempt)
+    store.publish(cell.key, files, manifest | told_of_references(prompts, method), attempt)
+
+
+def told_of_references(prompts: PromptSet, method: Method) -> dict:
+    """What a manifest says of the set's pictures, where the method uses some: which were its anchors, on which path."""
+    used = method.references_used(len(prompts.references))
+    if not used:
+        return {}
+    told = [
+        {**reference.content(), "pixels": reference.pixels, "prompt": prompt, "anchor": r < used}
+        for r, (reference, prompt) in enumerate(zip(prompts.references, prompts.reference_prompts))
+    ]
+    return {"references": told, "inversion": {"path": method.inversion, "renoise": method.renoise}}
 
 
 def text_chunks(plan: Plan, cell: Cell, image: int) -> dict[str, str]:
@@ -209,10 +227,20 @@ def png(image: Image.Image, chunks: dict[str, str]) -> bytes:
 
 def masks_of(made: Generated) -> torch.Tensor | None:
     """(B, h, w) uint8: the subject masks that the sampler ended with, at half the latents' size; a function's own."""
-    if made.sample is None:
-        return made.masks
-    rows, columns = (side // 2 for side in made.sample.latents.shape[-2:])
-    return made.sample.masks.unflatten(1, (rows, columns)).to("cpu", torch.uint8).contiguous()
+    return made.masks if made.sample is None else _in_two_dimensions(made.sample.masks, made.sample)
+
+
+def reference_masks_of(made: Generated) -> dict[str, torch.Tensor]:
+    """reference_masks: (R, h, w) uint8, of the pictures that were anchors; nothing without any."""
+    sample = made.sample
+    if sample is None or sample.reference_masks is None or not len(sample.reference_masks):
+        return {}
+    return {"reference_masks": _in_two_dimensions(sample.reference_masks, sample)}
+
+
+def _in_two_dimensions(masks: torch.Tensor, sample: Sample) -> torch.Tensor:
+    rows, columns = (side // 2 for side in sample.latents.shape[-2:])
+    return masks.unflatten(1, (rows, columns)).to("cpu", torch.uint8).contiguous()
 
 
 def free_memory() -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from svdstory.jobs.study.elsewhere import source_key, sources
 from svdstory.jobs.study.experiment import Experiment, own_switches, read_methods, read_prompt_sets
-from svdstory.jobs.study.plan_checks import check_methods, check_sets, check_setting
+from svdstory.jobs.study.plan_checks import check_methods, check_references, check_sets, check_setting
 from svdstory.jobs.study.process import Process
 from svdstory.jobs.study.reference_files import copy_references
 from svdstory.pipeline.config.documents import expanded
@@ -36,6 +36,7 @@ SAMPLING = ("steps", "size", "guidance", "scheduler", *OFF)
 LATER_OF_MODEL = ("loras", "vae", "vae_folder", "vae_identity")
 LATER = ("negative", "loras")  # keys that older plans don't have, of a plan and of its sets
 LATER_OF_SET = (*LATER, "references")
+LATER_OF_METHOD = ("inversion", "renoise")
 
 FONTS = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")  # how font files begin
 
@@ -113,12 +114,12 @@ class Plan(Strict):
         unset = {key: True for key in ("font", "file", *LATER) if not getattr(self, key)}
         unset |= {key: True for key in OFF if key not in content(self.sampling)}
         sets = {
-            name: {"note": True, "references": {"__all__": {"image"}}}
-            | {key: True for key in LATER_OF_SET if not getattr(one, key)}
+            name: {"note": True, "references": {"__all__": {"image"}}} | one.unset(LATER_OF_SET)
             for name, one in self.sets.items()
         }
         model = MODEL_DEFAULTS | {key for key in LATER_OF_MODEL if not getattr(self.model, key)}
-        apart = {"sets": sets, "model": model, "methods": {"__all__": {"pictures": {"folder"}}}, **unset}
+        methods = {name: {"pictures": {"folder"}} | one.unset(LATER_OF_METHOD) for name, one in self.methods.items()}
+        apart = {"sets": sets, "model": model, "methods": methods, **unset}
         return digest(self.model_dump(mode="json", exclude=apart))[:12]
 
 
@@ -148,6 +149,7 @@ def make_plan(
     sets = with_pictures(sets, setting["size"])
     check_sets(sets, methods, model, sampling["long_prompts"] == "chunk", sampling["prompt_weights"])
     check_methods(sets, methods, setting["steps"], own_switches(experiment, near))
+    check_references(sets, methods, setting["scheduler"], model)
     exact = experiment.exact_filter
     seeds = {s: experiment.seeds or sets[s].seeds for s in sets}
     brought = picture_keys(sets, methods, seeds)

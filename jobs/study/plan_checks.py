@@ -1,10 +1,10 @@
 """What is refused before anything is queued: settings, methods and sets that cannot be."""
 
 from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
-from svdstory.pipeline.config.methods import Method, check_images
+from svdstory.pipeline.config.methods import Method, check_images, in_rows
 from svdstory.pipeline.config.prompt_reading import positions_in, read_prompt
 from svdstory.pipeline.config.prompt_sets import PromptSet
-from svdstory.pipeline.config.schedulers import most_steps
+from svdstory.pipeline.config.schedulers import OWN, UNREPLAYED, most_steps, own_name
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.config.tokens import subject_positions
 from svdstory.pipeline.models.spec import ModelSpec
@@ -34,10 +34,33 @@ def check_methods(sets: dict[str, PromptSet], methods: dict[str, Method], steps:
     experiment's own methods set."""
     wrong = []
     for name, method in methods.items():
-        largest = max(len(p.settings) + method.references_used(len(p.references)) for p in sets.values())
+        largest = max(in_rows(method, len(p.settings), len(p.references))[1] for p in sets.values())
         wrong += [f"method {name}: {why}." for why in method.idle(steps, largest, own.get(name, ()))]
+        if method.inversion != "noise" and not any(p.references for p in sets.values()):
+            wrong.append(f"method {name}: inversion {method.inversion} is of reference pictures, and no set has any.")
     if wrong:
         raise InputError("\n".join(wrong) + "\nLeave out what does nothing, or change the steps or the sets.")
+
+
+def check_references(sets: dict[str, PromptSet], methods: dict[str, Method], scheduler: str, model: ModelSpec) -> None:
+    """Raises InputError for reference pictures that a method would replay under a scheduler that cannot go along."""
+    pictures = max(len(prompts.references) for prompts in sets.values())
+    name = own_name(model.own_scheduler()) if scheduler == OWN else scheduler
+    for method_name, method in methods.items():
+        if not method.references_used(pictures) or method.function:
+            continue
+        if method.inversion == "ddim" and name != "ddim":
+            raise InputError(
+                f"method {method_name}: inversion: ddim needs scheduler: ddim, got {scheduler}. Set `scheduler: ddim` for "
+                "all methods of the experiment, or use inversion: noise, which goes with any.",
+                key="scheduler",
+            )
+        if name in UNREPLAYED:
+            raise InputError(
+                f"scheduler {scheduler}: reference pictures (method {method_name}) go with every scheduler but "
+                f"{' and '.join(UNREPLAYED)}: choose euler or dpm++2m.",
+                key="scheduler",
+            )
 
 
 def check_sets(
@@ -60,9 +83,8 @@ def check_sets(
             wrong.append(f"prompt set {name}, negative: {error}")
         for m, method in methods.items():
             try:
-                used = method.references_used(len(prompts.references))
-                check_images(method.with_references(used), used + len(prompts.settings))
-                if method.oneprompt and used:
+                check_images(*in_rows(method, len(prompts.settings), len(prompts.references)))
+                if method.oneprompt and method.references_used(len(prompts.references)):
                     raise InputError(
                         "oneprompt writes one text for all images of a set: reference pictures have no place in it. "
                         "Use the method without oneprompt, or the set without references."

@@ -52,6 +52,8 @@ class Method(Strict):
     oneprompt: OnePrompt | None = None
     function: OwnFunction | None = None
     pictures: OwnPictures | None = None
+    inversion: Literal["noise", "ddim"] = "noise"  # of reference pictures: the trajectory that they are replayed on
+    renoise: int = Field(0, ge=0, le=10)  # repetitions of each step of `inversion: ddim`
 
     @model_validator(mode="after")
     def _stands_alone(self):
@@ -90,6 +92,14 @@ class Method(Strict):
                 self.query_blending and not (extended or self.feature_injection),
                 "query_blending would do nothing: it needs extended_attention or feature_injection",
             ),
+            (
+                self.renoise and self.inversion != "ddim",
+                f"renoise {self.renoise} would do nothing: it needs inversion: ddim",
+            ),
+            (
+                self.inversion != "noise" and not self.references_used(1),
+                "inversion would do nothing: it needs a method with anchors",
+            ),
         ]
         selves = [name for name in SELF_ATTENTION if getattr(self, name) is not None]
         consistory = ["extended_attention"] * extended + ["query_blending"] * self.query_blending
@@ -127,11 +137,13 @@ class Method(Strict):
         return min(count, self.anchors(count)) if not self.pictures else 0
 
     def with_references(self, count: int) -> "Method":
-        """What the method comes to where `count` pictures are its anchors, and there are no others; the same for 0."""
-        if count and self.storydiffusion:
+        """What the method comes to where `count` pictures are its anchors, and there are no others; with 0 it has its own."""
+        if not count:
+            return self.model_copy(update={"inversion": "noise", "renoise": 0})
+        if self.storydiffusion:
             few = self.storydiffusion.model_copy(update={"id_images": count})
             return self.model_copy(update={"storydiffusion": few})
-        return self.model_copy(update={"n_anchors": count}) if count and self.n_anchors else self
+        return self.model_copy(update={"n_anchors": count}) if self.n_anchors else self
 
     def filters(self) -> bool:
         """Whether K or V of the anchors are filtered."""
@@ -173,6 +185,13 @@ class Method(Strict):
         if self.function:
             return {"function": self.function.content()}
         return {"pictures": "made elsewhere"} if self.pictures else switches
+
+
+def in_rows(method: Method, images: int, references: int) -> tuple[Method, int]:
+    """What a set of so many images and reference pictures is to the sampler: the method with the pictures that it uses
+    as its anchors, and how many rows go through the UNet."""
+    used = method.references_used(references)
+    return method.with_references(used), used + images
 
 
 def check_images(method: Method, images: int) -> None:

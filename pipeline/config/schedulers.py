@@ -54,6 +54,7 @@ SCHEDULERS = {
     "edm-dpm++2m": Kind("EDMDPMSolverMultistepScheduler", edm=True),
 }
 DISTILLED = ("lcm", "tcd")  # for models distilled for them; of their training's steps they take some
+UNREPLAYED = ("dpm2", "dpm2-ancestral")  # whose second calls lie at levels that their add_noise doesn't know
 
 
 class SchedulerConfig(Strict):
@@ -82,6 +83,12 @@ class SchedulerConfig(Strict):
     def changes(self) -> dict:
         """What is set."""
         return self.model_dump(exclude_none=True)
+
+
+def own_name(own: dict) -> str:
+    """The name of a model's own scheduler, whose configuration this is; its class, where we have no name for it."""
+    known = {kind.class_name: name for name, kind in SCHEDULERS.items()}
+    return known.get(own.get("_class_name", ""), own.get("_class_name", ""))
 
 
 def fit(name: str, own: dict, changes: dict) -> tuple[str, dict]:

@@ -6,7 +6,7 @@ import json
 import operator
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
@@ -42,6 +42,10 @@ class Strict(BaseModel):
     """A frozen record that refuses unknown keys, does not guess types and holds no nan or inf."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def unset(self, keys: Iterable[str]) -> dict[str, bool]:
+        """Those of the keys that hold their default, as pydantic's `exclude`."""
+        return {key: True for key in keys if getattr(self, key) == type(self).model_fields[key].default}
 
 
 def one_line(text: str) -> str:

@@ -39,6 +39,10 @@ class Draws:
         """The image that one self-attention layer refers to at one step (`reference: random`)."""
         return int(torch.randint(images, (), generator=generator("reference", self.seed, step, layer)))
 
+    def replay(self, picture: int, step: int, shape) -> torch.Tensor:
+        """(C, H, W) standard normal: what a reference picture is noised with at one step."""
+        return torch.randn(tuple(shape), generator=generator("replay", self.seed, picture, step))
+
     def scheduler(self, image: int, step: int) -> torch.Generator:
         """For the noise that some schedulers add."""
         return generator("scheduler", self.seed, image, step)

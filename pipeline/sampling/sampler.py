@@ -22,6 +22,7 @@ from svdstory.pipeline.sampling.injection import Correspondences, correspond
 from svdstory.pipeline.sampling.layers import attention_layers, execution_device, processors_on
 from svdstory.pipeline.sampling.masks import SubjectMasks
 from svdstory.pipeline.sampling.noise import Draws
+from svdstory.pipeline.sampling.replay import replaying, trajectory
 from svdstory.pipeline.sampling.schedule import begun, timesteps_of
 from svdstory.pipeline.spectral.bank import SpectralBank
 from svdstory.pipeline.spectral.recorder import SpectraRecorder
@@ -44,7 +45,8 @@ class Step:
 class Sample:
     """latents (B, C, H, W) float32; masks (B, H/2 · W/2) bool, the final undropped subject masks; counters of the
     spectral filter, over both passes if there are two; with feature injection the first pass and its correspondences;
-    the DIFT features it kept."""
+    the DIFT features it kept; reference_masks (R, H/2 · W/2), of the pictures. Correspondences and features have rows
+    for the pictures too, before the images'."""
 
     latents: Tensor
     masks: Tensor
@@ -52,6 +54,7 @@ class Sample:
     first_pass: "Sample | None" = None
     correspondences: Correspondences | None = None
     features: Tensor | None = None
+    reference_masks: Tensor | None = None
 
 
 @torch.no_grad()
@@ -69,6 +72,7 @@ def sample(
     exact_filter: bool = False,
     spectra: SpectraRecorder | None = None,
     draws: Draws | None = None,
+    pictures: Tensor | None = None,
     on_step: Callable[[Step], Tensor | None] = lambda step: None,
 ) -> Sample:
     """Denoise `latents` (B, C, H, W), standard normal, into a set of images of one subject.
@@ -77,18 +81,25 @@ def sample(
     less takes less memory and gives the same images, up to float rounding. Guidance of 1 or less runs without the
     uncond half. `exact_filter`: spectral filters decompose every matrix in float64; otherwise large ones are filtered
     within TOLERANCE (methods.py), many times faster. `spectra` records the anchors' singular values. `draws`: instead
-    of those of `seed`. FreeU is the method's, whatever the caller has set on the UNet. Raises InputError where the
-    set and the method don't fit, or the UNet has no layers that a method could act on.
+    of those of `seed`. `pictures`: latents x0 (R, C, H, W) of the set's references, the first R rows of `conditioning`,
+    which are then the only anchors (replay.py). FreeU is the method's, whatever the caller has set on the UNet. Raises
+    InputError where the set and the method don't fit, or the UNet has no layers that a method could act on.
     """
+    draws, path = draws or Draws(seed), None
+    if pictures is not None:
+        method = method.with_references(len(pictures))
+        with freeu(unet, None):
+            path = trajectory(unet, scheduler, conditioning, pictures.float(), method, steps, draws)
     check(method, len(conditioning), latents.shape[-2:])
-    settings = dict(draws=draws or Draws(seed), steps=steps, guidance=guidance, micro_batch=micro_batch)
+    settings = dict(draws=draws, steps=steps, guidance=guidance, micro_batch=micro_batch, path=path)
     settings |= dict(exact=exact_filter, spectra=spectra, on_step=on_step)
     with freeu(unet, method.freeu):
         first = accepted_pass(unet, scheduler, conditioning, method, latents, **settings)
         if not method.feature_injection:
             return first
         size = latents.shape[-2] // 2, latents.shape[-1] // 2
-        matches = correspond(first.features, first.masks, size, method.n_anchors)
+        masks = torch.cat([first.reference_masks, first.masks])
+        matches = correspond(first.features, masks, size, method.n_anchors)
         second = accepted_pass(unet, scheduler, conditioning, method, latents, **settings, matches=matches)
     counters = {name: total + second.counters[name] for name, total in first.counters.items()}
     return replace(second, counters=counters, first_pass=first, correspondences=matches)
@@ -117,6 +128,7 @@ def one_pass(
     bank: SpectralBank,
     spectra: SpectraRecorder | None,
     on_step: Callable[[Step], Tensor | None],
+    path: Tensor | None,
     matches: Correspondences | None = None,
 ) -> Sample:
     """One pass over the schedule: without `matches` the first, with them the second."""
@@ -135,10 +147,12 @@ def one_pass(
 
     with processors_on(layers, processor_of(family)):
         denoiser = make_denoiser(unet, scheduler, family, conditioning, guidance, micro_batch)
+        denoiser = denoiser if path is None else replaying(denoiser, path)
         latents = latents.to(device, torch.float32) * scheduler.init_noise_sigma
         latents = denoise(denoiser, scheduler, latents, draws, report)
     features = torch.cat(family.features) if family.features else None
-    return Sample(latents, masks.masks()[size[0] * size[1] // 4], bank.counters(), features=features)
+    shown, found = len(conditioning) - len(latents), masks.masks()[size[0] * size[1] // 4]
+    return Sample(latents, found[shown:], bank.counters(), features=features, reference_masks=found[:shown])
 
 
 def denoise(
