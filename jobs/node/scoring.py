@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from PIL import Image
 from safetensors.numpy import load
 
 from svdstory.jobs.node.worker import FATAL, cause_of, free_memory
-from svdstory.jobs.study.plan import plan_path, read_plan
+from svdstory.jobs.study.plan import Plan, plan_path, read_plan
+from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.scores import (
     Scores,
     Shard,
@@ -28,6 +30,8 @@ from svdstory.jobs.study.scores import (
     read_scores,
 )
 from svdstory.jobs.study.store import Store
+from svdstory.pipeline.config.prompt_sets import PromptSet
+from svdstory.pipeline.config.references import Reference, read_picture
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.metrics.cache import EmbeddingCache
 from svdstory.pipeline.metrics.names import parts
@@ -60,7 +64,8 @@ class Scored:
 class Scoring:
     """What it takes to score some units: where they lie, what is known of them, where numbers go.
 
-    shard: where new numbers wait. batch: images that go through a network at once, whichever units they are of.
+    shard: where new numbers wait. batch: images that go through a network at once, whichever units they are of. shown:
+    key -> its set, where that has reference pictures.
     """
 
     store: Store
@@ -73,6 +78,7 @@ class Scoring:
     batch: int = 64
     stop: Callable[[], bool] = lambda: False
     report: Report = lambda scorer, key, state, seconds: None
+    shown: dict[str, PromptSet] = field(default_factory=dict)
     outcome: Scored = field(default_factory=Scored)
 
     def add(self, scorer: Scorer, key: str, images: str, values: Values, seconds: float) -> None:
@@ -102,7 +108,8 @@ def score_run(run: Path, names: Iterable[str], **how) -> Scored:
     """
     plan = read_plan(plan_path(run))
     cache = EmbeddingCache(run / "scores" / "embeddings")
-    return score_each(Scoring(Store(run), read_scores(run), Shard(run), cache, **how), plan.units, names)
+    scoring = Scoring(Store(run), read_scores(run), Shard(run), cache, shown=shown_in(plan, run), **how)
+    return score_each(scoring, plan.units, names)
 
 
 def score_each(scoring: Scoring, keys: Iterable[str], names: Iterable[str]) -> Scored:
@@ -211,7 +218,7 @@ def _batches(scoring: Scoring, keys: Iterable[str], scorer: Scorer) -> Iterator[
                 outcome.fresh.append((scorer.name, key))
                 scoring.report(scorer.name, key, "fresh", 0.0)
                 continue
-            group.append((key, images, load_unit(scoring.store, key, manifest)))
+            group.append((key, images, load_unit(scoring.store, key, manifest, scoring.shown.get(key))))
         except (OSError, ValueError, KeyError, SyntaxError) as error:  # SyntaxError: PIL's word for a broken PNG
             scoring.fail(scorer.name, key, f"damaged images: {error}")
             continue
@@ -222,21 +229,44 @@ def _batches(scoring: Scoring, keys: Iterable[str], scorer: Scorer) -> Iterator[
         yield group
 
 
-def load_unit(store: Store, key: str, manifest: dict) -> UnitImages:
-    """A finished unit's images and masks; pixels are decoded when a scorer looks at them.
+def shown_in(plan: Plan, run: Path) -> dict[str, PromptSet]:
+    """Key -> its set, for those with reference pictures: all of them, also where the method used fewer, or none."""
+    sets = {name: placed(prompts, run) for name, prompts in plan.sets.items() if prompts.references}
+    return {key: sets[cell.set] for key, cell in plan.units.items() if cell.set in sets}
+
+
+@lru_cache(maxsize=64)
+def _picture(reference: Reference, size: tuple[int, int]) -> Image.Image:
+    return read_picture(reference, size)
+
+
+def references_of(shown: PromptSet, size: tuple[int, int], masks: np.ndarray | None) -> UnitImages:
+    """A set's reference pictures at the size of its images; masks where there are some of all."""
+    pictures = [_picture(reference, size) for reference in shown.references]
+    masks = masks if masks is not None and len(masks) == len(pictures) else None
+    return UnitImages(pictures, shown.reference_prompts, shown.subject, masks)
+
+
+def load_unit(store: Store, key: str, manifest: dict, shown: PromptSet | None = None) -> UnitImages:
+    """A finished unit's images and masks; pixels are decoded when a scorer looks at them. `shown`: its set, where that
+    has reference pictures.
 
     Raises ValueError or OSError for a file that its manifest doesn't fit.
     """
     folder = store.folder(key)
     images = [Image.open(io.BytesIO(_read(folder / name, manifest))) for name in image_names(manifest)]
-    masks = load(_read(folder / TENSORS, manifest)).get("masks") if TENSORS in manifest["files"] else None
+    tensors = load(_read(folder / TENSORS, manifest)) if TENSORS in manifest["files"] else {}
+    masks, of_references = (
+        tensors[name].astype(bool) if name in tensors else None for name in ("masks", "reference_masks")
+    )
     return UnitImages(
         images,
         manifest["prompts"],
         manifest["set"]["subject"],
-        None if masks is None else masks.astype(bool),
+        masks,
         tuple(image_hashes(manifest).values()),
         manifest["set"],
+        references_of(shown, images[0].size, of_references) if shown else None,
     )
 
 

@@ -6,7 +6,7 @@ The model has left the device before the first scorer comes onto it. Whatever be
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from svdstory.jobs.node.scoring import Report, Scored, Scoring, score_each
+from svdstory.jobs.node.scoring import Report, Scored, Scoring, score_each, shown_in
 from svdstory.jobs.node.worker import Outcome, free_memory, work
 from svdstory.jobs.study.plan import Plan
 from svdstory.jobs.study.scores import Scores, Shard
@@ -52,5 +52,6 @@ def take_turn(
         allow_random=bool(plan.model.note),
         stop=stop,
         report=report_score,
+        shown=shown_in(plan, run),
     )
     return made, score_each(scoring, keys, scorers)

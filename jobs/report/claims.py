@@ -14,6 +14,7 @@ from svdstory.pipeline.config.methods import without_injection
 from svdstory.pipeline.config.strict import Strict, parse
 
 ALPHA = 0.05
+Axis = Literal["consistency", "alignment", "leakage", "layout", "reference"]
 
 
 class Claim(Strict):
@@ -25,7 +26,7 @@ class Claim(Strict):
     claim: str
     method: str
     than: str
-    axis: Literal["consistency", "alignment", "leakage", "layout"]
+    axis: Axis
     expected: Literal["better", "worse", "same"] | None = None
     group: str = ""
 
@@ -40,7 +41,7 @@ class ClaimEntry(Strict):
     claim: str
     method: str
     than: str
-    axis: Literal["consistency", "alignment", "leakage", "layout"]
+    axis: Axis
     expected: Literal["better", "worse", "same"] | None = None
     groups: tuple[str, ...] = ()
     twins: bool = False

@@ -1,5 +1,5 @@
 """What a run's numbers say, computed once and kept in report/statistics.json: means, differences, and which metrics
-stand for consistency, alignment, leakage and layout."""
+stand for consistency, alignment, leakage, layout and likeness to the reference pictures."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +16,7 @@ AXES = {  # what is asked -> the metrics that answer it, best first (the miniatu
     "alignment": ("clipscore", "scene_accuracy"),  # the miniature's scenes are nearly always right
     "leakage": ("scene_leakage excess", "world_background excess", "background excess"),
     "layout": ("world_layout relative", "layout_subject relative", "layout relative"),
+    "reference": ("reference_distance", "dreamsim_reference", "clip_i_reference"),
 }
 
 

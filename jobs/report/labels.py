@@ -142,6 +142,11 @@ METRICS = {
     "world_background": ("background similarity", "сходство фонов"),
     "world_layout": ("layout difference", "различие композиций"),
     "world_pose": ("pose difference", "различие поз"),
+    "reference_distance": ("distance to the reference", "расстояние до образца"),
+    "reference_leakage": ("leakage of the reference's scene", "утечка сцены образца"),
+    "clip_i_reference": ("CLIP-I to the reference", "CLIP-I с образцом"),
+    "dino_i_reference": ("DINO-I to the reference", "DINO-I с образцом"),
+    "dreamsim_reference": ("DreamSim distance to the reference", "расстояние DreamSim до образца"),
     "subject": ("subject", "объект"),
     "excess over": ("minus {0}'s", "минус {0}"),
     "relative to": ("over {0}'s", "к {0}"),
@@ -170,6 +175,14 @@ MEANINGS = {  # what a number says, for people who never heard its name
     "world_background": "how alike the backgrounds of a set are",
     "world_layout": "how far apart the subjects of a set stand",
     "world_pose": "how differently the subjects of a set are drawn, place and all",
+    "reference_distance": "how different the subject is from the reference pictures': 0 is the same one, 1 a stranger",
+    "reference_leakage": "how much of a picture's background shows a reference picture's scene",
+    "clip_i_reference": "how alike the pictures and the reference pictures are",
+    "clip_i_reference_subject": "how alike the subjects of the pictures and of the reference pictures are",
+    "dino_i_reference": "how alike the pictures and the reference pictures are",
+    "dino_i_reference_subject": "how alike the subjects of the pictures and of the reference pictures are",
+    "dreamsim_reference": "how different the pictures and the reference pictures look",
+    "dreamsim_reference_subject": "how different the subjects of the pictures and of the reference pictures look",
 }
 RELATIVE = {"excess over": "beyond {0}'s on the same prompts", "relative to": "where 1 is as much as {0}'s"}
 

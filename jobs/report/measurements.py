@@ -8,7 +8,7 @@ from svdstory.jobs.report.statistics import Measurement, excess
 from svdstory.jobs.study.plan import Plan
 from svdstory.jobs.study.scores import Scores, image_hashes, images_digest, read_scores
 from svdstory.jobs.study.store import Failure, Store
-from svdstory.pipeline.metrics.names import METRICS, NO_BASIS, metric_name, parts
+from svdstory.pipeline.metrics.names import METRICS, NO_BASIS, NO_REFERENCES, metric_name, of_references, parts
 from svdstory.pipeline.miniature.world.leakage import leakage_beside_plain
 
 PLAIN = "sdxl"
@@ -16,6 +16,7 @@ PLAIN = "sdxl"
 RELATIVE = {
     "background": "difference",
     "scene_leakage": "difference",
+    "reference_leakage": "difference",
     "world_background": "difference",
     "layout": "ratio",
     "layout_subject": "ratio",
@@ -65,6 +66,8 @@ def read_measurements(
         protocol = scores.protocols.get(chosen, {})
         family, lacking = parts(scorer)[0], {}
         for value_name in METRICS[family]:
+            if of_references(value_name) and not any(prompts.references for prompts in plan.sets.values()):
+                continue
             metric = metric_name(scorer, value_name)
             protocols[metric] = protocol
             for cell in plan.cells:
@@ -79,7 +82,8 @@ def read_measurements(
                     if value is None and value_name == "scene_leakage" and (other := plain.get((cell.set, cell.seed))):
                         beside = scores.of(scorer, other, chosen, shown[other]) if shown[other] else None
                         value = _open_leakage(record.values, beside.values if beside else {})
-                    cause = NO_BASIS[family] if value is None else ""
+                    basis = NO_REFERENCES if of_references(value_name) else NO_BASIS[family]
+                    cause = basis if value is None else ""
                 cells.append(
                     Measurement(metric, cell.method, cell.set, plan.sets[cell.set].group, cell.seed, value, cause)
                 )

@@ -6,6 +6,7 @@ accessories, scenes or both. B pictures of 64 × 64 pixels.
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +49,14 @@ class World:
         results: list[Values] = [{} for _ in units]
         within = [i for i, unit in enumerate(units) if knows(unit)]
         pictures = {i: np.stack([np.asarray(image.convert("RGB")) for image in units[i].images]) for i in within}
-        readings = read_pictures(self.judge, np.concatenate(list(pictures.values()))) if within else []
-        for i in within:  # pictures[i]: (B, 64, 64, 3)
-            own, readings = readings[: len(pictures[i])], readings[len(pictures[i]) :]
-            results[i] = _values(own, pictures[i], units[i])
+        shown = {i: np.stack([np.asarray(image) for image in of.images]) for i in within if (of := units[i].references)}
+        everything = [*pictures.values(), *shown.values()]  # each (B or R, 64, 64, 3)
+        readings = iter(read_pictures(self.judge, np.concatenate(everything)) if within else [])
+        own, references = ({i: list(islice(readings, len(of))) for i, of in some.items()} for some in (pictures, shown))
+        for i, read in own.items():
+            results[i] = _values(read, pictures[i], units[i])
+        for i, read in references.items():
+            results[i] |= _beside_references(own[i], read, scenes_of(units[i]))
         return results
 
     def score(self, unit: UnitImages) -> Values:
@@ -88,6 +93,14 @@ def accessories_of(unit: UnitImages) -> list[str]:
         rest = prompt.removesuffix(f" {SETTINGS[scene]}") if scene else prompt
         found.append(next((worn for worn, words in ACCESSORY_WORDS.items() if rest.endswith(f" {words}")), ""))
     return found
+
+
+def _beside_references(readings: list, references: list, scenes: list[str | None]) -> Values:
+    values = {
+        "reference_distance": np.mean([[truth.distance(one, other) for other in references] for one in readings]),
+        "reference_leakage": leakage.of_references(readings, references, scenes),
+    }
+    return {name: rounded(value) for name, value in values.items()}
 
 
 def _values(readings: list, pictures: np.ndarray, unit: UnitImages) -> Values:

@@ -22,9 +22,24 @@ BACKBONES = {
 }
 METRICS = {  # family -> its numbers; whether higher is better
     "clipscore": {"clipscore": True},
-    "clip-i": {"clip_i": True, "clip_i_subject": True},
-    "dino-i": {"dino_i": True, "dino_i_subject": True},
-    "dreamsim": {"dreamsim": False, "dreamsim_subject": False},
+    "clip-i": {
+        "clip_i": True,
+        "clip_i_subject": True,
+        "clip_i_reference": True,
+        "clip_i_reference_subject": True,
+    },
+    "dino-i": {
+        "dino_i": True,
+        "dino_i_subject": True,
+        "dino_i_reference": True,
+        "dino_i_reference_subject": True,
+    },
+    "dreamsim": {
+        "dreamsim": False,
+        "dreamsim_subject": False,
+        "dreamsim_reference": False,
+        "dreamsim_reference_subject": False,
+    },
     "cqs": {"cqs": True, "cqs_subject": True},
     "background": {"background": False},
     "layout": {"layout": True, "layout_subject": True},
@@ -38,6 +53,8 @@ METRICS = {  # family -> its numbers; whether higher is better
         "world_background": False,
         "world_layout": True,
         "world_pose": True,
+        "reference_distance": False,
+        "reference_leakage": False,
     },
 }
 NO_BASIS = {  # family -> why a unit may have no number
@@ -50,6 +67,7 @@ NO_BASIS = {  # family -> why a unit may have no number
     "layout": "a single image, or no usable subject mask",
     "world": "not in the words or not of the size of the miniature's world",
 }
+NO_REFERENCES = "the set has no reference pictures, or the unit no masks of them"
 FILLED = ("clip-i", "dino-i", "dreamsim", "cqs", "background")
 NAMES = tuple(
     family if backbone == kinds[0] else f"{family}:{backbone}"
@@ -70,6 +88,15 @@ def parts(name: str) -> tuple[str, str, Fill]:
             key="scorer",
         )
     return family, backbone or BACKBONES[family][0], "flat" if plus else "noise"
+
+
+def of_references(value: str) -> bool:
+    """Whether a number is about a set's reference pictures: sets without any have none.
+
+    >>> of_references("dreamsim_reference_subject"), of_references("dreamsim_subject")
+    (True, False)
+    """
+    return "reference" in value
 
 
 def metric_name(scorer: str, value: str) -> str:

@@ -22,6 +22,8 @@ class UnitImages:
     masks    (B, h, w) bool: where the subject is, at half the latent's resolution; None where none were stored
     hashes   B sha256 of the images, which key cached embeddings; of the pixels where not given
     content  the prompt set (style, subject, concept, settings), for scorers that know the truth about it
+    references  the set's reference pictures as a unit of their own: R pictures of the images' size and their prompts,
+                masks where the sampler kept some of all R; None for a set without any
     """
 
     images: Sequence[Image.Image]
@@ -30,6 +32,7 @@ class UnitImages:
     masks: np.ndarray | None = None
     hashes: Sequence[str] = field(default=())
     content: dict | None = None
+    references: "UnitImages | None" = None
 
     def __post_init__(self):
         count = len(self.images)

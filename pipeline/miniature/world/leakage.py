@@ -53,6 +53,17 @@ def background_leakage(readings: Sequence[Reading], scenes: Sequence[str]) -> fl
     return leakage(mixtures, [SCENE_NAMES.index(name) for name in scenes])
 
 
+def of_references(readings: Sequence[Reading], references: Sequence[Reading], scenes: Sequence[str | None]) -> float:
+    """How much of the backgrounds shows a reference picture's scene, 0..1, mean over the pictures; to be read in excess
+    of plain sampling's. scenes: each picture's own, which is no leakage (None: not named)."""
+    shown = {int(reference.scene.argmax()) for reference in references}
+    shares = []
+    for reading, scene in zip(readings, scenes):
+        others = shown - {SCENE_NAMES.index(scene)} if scene else shown
+        shares.append(scenes_of_looks(background_looks(reading))[sorted(others)].sum())
+    return float(np.mean(shares))
+
+
 def leakage_beside_plain(mixtures: np.ndarray, plain: np.ndarray) -> float:
     """Leakage of a set whose captions leave the scenes open: a picture's own look is what plain sampling drew.
 

@@ -116,6 +116,11 @@ def shape_distance(readings: Sequence[Reading]) -> float:
     return mean_over_pairs(readings, lambda one, other: abs(one.shape - other.shape))
 
 
+def distance(one: Reading, other: Reading) -> float:
+    """How far two pictures' subjects are from being one: 0 the same, about 1 strangers; `identity_distance` of the two."""
+    return identity_distance([one, other])
+
+
 def identity_distance(readings: Sequence[Reading]) -> float:
     """How far the subjects of a set are from being one: 0 one subject, about 1 independent draws.
 
