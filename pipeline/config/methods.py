@@ -7,13 +7,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from svdstory.pipeline.config.brought import OwnFunction, OwnPictures
 from svdstory.pipeline.config.documents import read_yaml
 from svdstory.pipeline.config.families import OnePrompt, StoryDiffusion, StyleAligned
 from svdstory.pipeline.config.spectral_filter import SpectralFilter
 from svdstory.pipeline.config.strict import InputError, Strict, choices, each_once, parse
+from svdstory.pipeline.config.tuning import Recipe, Tuning
 
 SELF_ATTENTION = ("storydiffusion", "style_aligned")  # families that exclude extended attention and one another
 BLENDING_FROM = 10  # steps: query blending lasts a tenth of them
@@ -54,6 +55,13 @@ class Method(Strict):
     pictures: OwnPictures | None = None
     inversion: Literal["noise", "ddim"] = "noise"  # of reference pictures: the trajectory that they are replayed on
     renoise: int = Field(0, ge=0, le=10)  # repetitions of each step of `inversion: ddim`
+    tuning: Tuning | None = None
+
+    @field_validator("tuning", mode="before")
+    @classmethod
+    def _one_file_is_a_list_of_one(cls, value):
+        value = [value] if isinstance(value, dict) and "file" in value else value
+        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _stands_alone(self):
@@ -184,7 +192,15 @@ class Method(Strict):
         switches = self.model_dump(exclude_defaults=True)
         if self.function:
             return {"function": self.function.content()}
+        if isinstance(self.tuning, tuple):
+            switches["tuning"] = [file.content() for file in self.tuning]
+        elif self.tuning:
+            switches["tuning"] = self.tuning.model_dump(exclude_none=True)
         return {"pictures": "made elsewhere"} if self.pictures else switches
+
+    def recipe(self) -> Recipe | None:
+        """How its subject is tuned, where it is."""
+        return self.tuning if isinstance(self.tuning, Recipe) else None
 
 
 def in_rows(method: Method, images: int, references: int) -> tuple[Method, int]:
@@ -263,7 +279,7 @@ def _without_injection(methods: dict[str, Method]) -> dict[str, Method]:
         twin = name + WITHOUT_INJECTION
         if not method.feature_injection:
             raise InputError(f"method {twin}: {name} has no feature injection to go without. Use {name}.")
-        twins[twin] = parse(Method, {**method.switches(), "feature_injection": False}, f"method {twin}")
+        twins[twin] = method.model_copy(update={"feature_injection": False})
     return twins
 
 

@@ -11,7 +11,7 @@ COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 
 
 @contextmanager
-def adapted(pipe, loras: Sequence[Lora]) -> Iterator[None]:
+def adapted(pipe, loras: Sequence[Lora], prefix: str = "svdstory") -> Iterator[None]:
     """W + sum_i scale_i B_i A_i for every weight W that the LoRA name; the pipeline's own adapters stay on beside them.
 
     All is put back on exit, also after an error. Raises InputError for a file of which anything finds no place.
@@ -20,7 +20,7 @@ def adapted(pipe, loras: Sequence[Lora]) -> Iterator[None]:
         yield
         return
     before = _active(pipe)
-    names = [f"svdstory-{number}" for number in range(len(loras))]
+    names = [f"{prefix}-{number}" for number in range(len(loras))]
     try:
         for name, lora in zip(names, loras):
             _load(pipe, lora, name)
