@@ -23,8 +23,9 @@ class PromptSet(Strict):
     the prompts, the subject's words that it means (subject_words.py), which `note` then says. Several subjects, given
     as a list, are joined by "and". negative: what guidance leads away from, the same for all images. loras: on the model
     while this set is drawn. references: pictures of the subject, for the methods that use some; a picture as `subject`
-    is the first of them, and the concept says what it shows. The name, the group and where the set comes from do not
-    change pixels.
+    is the first of them, and the concept says what it shows. anchor_settings: of the pictures that a tuned method draws
+    first to learn from, where there are no references. The name, the group and where the set comes from do not change
+    pixels.
     """
 
     style: Text
@@ -35,6 +36,7 @@ class PromptSet(Strict):
     negative: Text = ""
     loras: tuple[Lora, ...] = ()
     references: tuple[Reference, ...] = ()
+    anchor_settings: tuple[Text, ...] = ()
     name: Text = ""
     group: Text = ""
     origin: Literal["report", "curated", "user"] = "user"
@@ -58,7 +60,7 @@ class PromptSet(Strict):
         read = f"the concept {', '.join(concept)} was found in the subject as {', '.join(meant)}"
         return given | {"concept": meant, "note": "; ".join(part for part in (given.get("note"), read) if part)}
 
-    @field_validator("concept", "settings", "seeds", "loras", "references", mode="before")
+    @field_validator("concept", "settings", "seeds", "loras", "references", "anchor_settings", mode="before")
     @classmethod
     def _one_is_a_list_of_one(cls, value):
         value = [value] if isinstance(value, (str, dict, Path, Reference)) or hasattr(value, "__index__") else value

@@ -25,6 +25,7 @@ DEFAULTS = (
     "scheduler",
     "scheduler_config",
     "scorers",
+    "tuning",
 )  # what an experiment may leave unsaid
 
 
@@ -34,7 +35,7 @@ class ModelSpec(Strict):
     source: hub (a pinned revision, staged by prefetch), package (shipped with svdstory), folder (the user's own),
     file (a checkpoint in one file; `folder` has the configurations that go with it), built (random weights, made on the
     spot). size is (width, height) in pixels. steps, guidance, size, scheduler and
-    scorers are what an experiment gets that says none.
+    scorers are what an experiment gets that says none; tuning: kind -> what a recipe gets that says none.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ModelSpec(Strict):
     guidance: float = 5.0
     scheduler: str = OWN
     scheduler_config: SchedulerConfig = SchedulerConfig()
+    tuning: dict[str, dict[str, float | int]] = {}
     loras: tuple[Lora, ...] = ()
     vae: str | None = None
     vae_folder: str | None = None
@@ -90,6 +92,13 @@ class ModelSpec(Strict):
         """Of the text that its cross-attention reads."""
         return 64 if self.folder is None else self._config("unet/config.json").get("cross_attention_dim", 0)
 
+    def encoder_widths(self) -> tuple[int, int]:
+        """Of its two text encoders."""
+        if self.folder is None:
+            return 32, 32
+        one, other = (self._config(f"{part}/config.json")["hidden_size"] for part in ("text_encoder", "text_encoder_2"))
+        return one, other
+
     def _config(self, name: str) -> dict:
         return json.loads((Path(self.folder) / name).read_text(encoding="utf-8"))
 
@@ -131,6 +140,7 @@ def resolve_model(wanted: str, dtype: str | None = None, like: str | None = None
             "steps": 50,
             "size": [1024, 1024],
             "scorers": shipped_models()["sdxl"]["scorers"],
+            "tuning": shipped_models()["sdxl"]["tuning"],
         }
         entry |= {key: value for key, value in shipped_models().get(like, {}).items() if key in DEFAULTS}
     entry = {"name": wanted, **entry, **({"dtype": dtype} if dtype else {}), **({"vae": vae} if vae else {})}
