@@ -85,6 +85,11 @@ def generate(
     set_seed = seeds if isinstance(seeds, int) else seeds[0]
     if method.pictures:
         raise InputError("this method's pictures were made elsewhere: there is nothing to draw.")
+    if method.tuning and not model.wears:
+        raise InputError(
+            "this method's subject is not on the model: put it there with `personalised` and name it with `worded` "
+            "(pipeline/personal/README.md), or use `svdstory run`, which does both."
+        )
     with adapted(pipe, (*model.spec.loras, *prompts.loras)):
         if method.function:
             setting = dict(seed=set_seed, steps=steps, guidance=guidance, size=(width, height), scheduler=name)

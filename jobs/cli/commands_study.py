@@ -102,13 +102,30 @@ def plan(asked: Asked, site: SiteName = None):
         f"methods     {len(made.methods)}\n{in_columns(made.methods)}\n"
         f"cells       {len(made.cells)}, units {len(made.units)}, images {images}\n"
         f"disk        at most {space / 1e9:.2f} GB, {files_of(made, made.units, 1)} files"
-        + "".join(f"\n{line}" for line in memory_lines(made))
+        + "".join(f"\n{line}" for line in [*subject_lines(made, folder), *memory_lines(made)])
         + "".join(f"\nnote        {line}" for line in notes(made))
     )
     if site:
         from svdstory.jobs.cli.commands_cluster import dry_run_text, load_profile
 
         typer.echo(f"\n{dry_run_text(made, folder, load_profile(site))}")
+
+
+def subject_lines(plan, folder: Path) -> list[str]:
+    """How many subjects are tuned, in what time and on how much disk."""
+    from svdstory.jobs.study.run_folder import subjects_bytes
+    from svdstory.jobs.study.store import Store
+    from svdstory.jobs.study.tuned import SHELF, seconds
+
+    subjects = {one.key: one for one in plan.sittings.values()}
+    if not subjects:
+        return []
+    there = Store(folder, SHELF).finished(subjects)
+    hours = sum(seconds(one, plan.model, plan.size) for key, one in subjects.items() if key not in there) / 3600
+    more = f" ({len(there)} there)" if there else ""
+    return [
+        f"subjects    {len(subjects)}{more} to tune, about {hours:.1f} hours, {subjects_bytes(plan, folder) / 1e9:.2f} GB"
+    ]
 
 
 def in_columns(names: Iterable[str]) -> str:

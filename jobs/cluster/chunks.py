@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from svdstory.jobs.cluster.sites import Site
+from svdstory.jobs.study.tuned import sliced, together
 from svdstory.pipeline.config.strict import InputError
 
 # Before anything was measured: one image of 1024 x 1024 pixels, one step, SDXL in float16 on a V100; and loading SDXL's
@@ -28,13 +29,20 @@ def guess(steps: int, size: tuple[int, int], images: float) -> Cost:
     return Cost(max(1.0, STEP_S * steps * images * size[0] * size[1] / 1024**2))
 
 
-def cut(keys: list[str], site: Site, cost: Cost, room: int | None, per_task: int | None = None) -> list[list[str]]:
+def cut(
+    keys: list[str],
+    site: Site,
+    cost: Cost,
+    room: int | None,
+    per_task: int | None = None,
+    subjects: dict[str, str] | None = None,
+) -> list[list[str]]:
     """Cut the units, in order, into tasks of nearly equal length: of `per_task` units, or as many as are good.
 
     Then there are at least as many tasks as the time limit needs; and as many as may run at once, as long as each has
     units enough to pay for its model load. `room` is the number of jobs that may still be queued (None: any number),
     and one of them is kept for the reduce job. Tasks that are too long for their time limit are requeued at the limit
-    and go on where they were.
+    and go on where they were. Units of one tuned subject (`subjects`: unit -> subject) stay in one task.
 
     Raises InputError where there is room for less than one task and the reduce job.
     """
@@ -48,7 +56,7 @@ def cut(keys: list[str], site: Site, cost: Cost, room: int | None, per_task: int
                 f"Nothing was queued. Wait for jobs to end, or raise submit_cap in the site profile."
             )
         tasks = min(tasks, room - 1)
-    return [keys[i * len(keys) // tasks : (i + 1) * len(keys) // tasks] for i in range(tasks)]
+    return [part for part in sliced(together(keys, subjects or {}), tasks) if part]
 
 
 def _good_number(units: int, site: Site, cost: Cost) -> int:

@@ -12,10 +12,12 @@ from svdstory.jobs.queue.ledger import Submission
 from svdstory.jobs.study.plan import is_run
 from svdstory.jobs.study.scores import writer_of
 from svdstory.jobs.study.store import KEY, Attempt, Store
+from svdstory.jobs.study.tuned import SHELF
 
 # The names that svdstory gives; whatever is called otherwise is somebody else's. `.gone.`: a clean was killed.
 COPY = re.compile(r"(\.gone\.)?(\.?[0-9a-f]{12}|\.[0-9a-f]{12}\.[0-9a-f]{8})")
 DAMAGED = re.compile(rf"(\.gone\.)?{KEY}\.\d+")
+TUNING = re.compile(rf"(\.gone\.)?{KEY}")
 RECORD = re.compile(rf"{KEY}\..+\.json")
 EMBEDDINGS = re.compile(r"\.embeddings-.+\.safetensors\.tmp")
 PICKLE = re.compile(r"\d+(_\d+)?_(submitted|\d+_result)\.pkl")
@@ -49,6 +51,7 @@ def litter(run: Path) -> list[Litter]:
         Litter("drafts of embeddings that are older than a day", [p for p in _embeddings(run) if _is_old(p)]),
         Litter("damaged units that were set aside", _named(run / "corrupt", DAMAGED)),
         Litter("records of failures of units that are finished now", _overcome(run)),
+        Litter("states of the tuning of subjects that are finished now", _tuned(run)),
         Litter(
             "submitit's pickles of jobs that have ended", [p for s in ended for p in _named(s.slurm_folder, PICKLE)]
         ),
@@ -137,5 +140,12 @@ def _is_old(draft: Path, seconds: float = 86400) -> bool:
 
 def _overcome(run: Path) -> list[Path]:
     records = {path: path.name.split(".")[0] for path in _named(run / "failures", RECORD)}
-    finished = Store(run).finished(set(records.values()))
+    wanted = set(records.values())
+    finished = Store(run).finished(wanted) | Store(run, SHELF).finished(wanted)
     return [path for path, key in records.items() if key in finished]
+
+
+def _tuned(run: Path) -> list[Path]:
+    folders = {path: path.name.removeprefix(".gone.") for path in _named(run / "tuning", TUNING)}
+    finished = Store(run, SHELF).finished(set(folders.values()))
+    return [path for path, key in folders.items() if key in finished]

@@ -2,7 +2,7 @@
 
 import getpass
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from svdstory.jobs.cluster.chunks import Cost, arrays, cut, guess
@@ -16,6 +16,7 @@ from svdstory.jobs.study.plan import Plan
 from svdstory.jobs.study.scores import Standing as Numbers
 from svdstory.jobs.study.scores import read_standing
 from svdstory.jobs.study.store import Store
+from svdstory.jobs.study.tuned import SHELF, seconds
 from svdstory.pipeline.config.strict import InputError, nearest
 
 
@@ -69,7 +70,9 @@ def lacking(
         methods = {key: cell.method for key, cell in plan.units.items()}
         exclude = bad_nodes(known, identity()["hash"], methods, finished, failures)
     apart = site.scorers_on == "array" and bool(wanted)
-    tasks = cut([key for key in keys if not (apart and key in finished)], site, cost, room, per_task)
+    sampled = [key for key in keys if not (apart and key in finished)]
+    cost = with_subjects(cost, plan, run, sampled)
+    tasks = cut(sampled, site, cost, room, per_task, plan.subject_of)
     scoring = cut(keys, site, cost, room and room - len(tasks), per_task) if apart else []
     most = _max_array(site) if keys else None
     return Lack(
@@ -153,6 +156,14 @@ def cost_of(plan: Plan, earlier: list[attempts.TaskAttempt]) -> Cost:
     if unit_s is None:
         return guessed
     return Cost(unit_s, attempts.load_seconds(earlier) or guessed.load_s, measured=True)
+
+
+def with_subjects(cost: Cost, plan: Plan, run: Path, keys: list[str]) -> Cost:
+    """With the tuning of the subjects that these units need and the run lacks, spread over the units."""
+    there = Store(run, SHELF)
+    needed = {plan.sittings[key].key: plan.sittings[key] for key in keys if key in plan.sittings}
+    more = sum(seconds(one, plan.model, plan.size) for key, one in needed.items() if not there.is_finished(key))
+    return replace(cost, unit_s=cost.unit_s + more / len(keys)) if more else cost
 
 
 def room(site: Site) -> int | None:

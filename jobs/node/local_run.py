@@ -11,6 +11,7 @@ from pathlib import Path
 from svdstory.jobs.study.plan import Plan
 from svdstory.jobs.study.scores import Shard, read_scores
 from svdstory.jobs.study.store import Store
+from svdstory.jobs.study.tuned import dealt, together
 from svdstory.pipeline.config.cores import cores
 from svdstory.pipeline.config.strict import InputError
 
@@ -34,7 +35,7 @@ def make_all(
     keys, states, scores = list(plan.units), {}, {}
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
-    shares = [keys[n::workers] for n in range(min(workers, len(keys)))]
+    shares = dealt(together(keys, plan.subject_of), workers)
     processes = [
         context.Process(target=_work, args=(plan, store.run, share, place, micro_batch, reports, os.getpid()))
         for share, place in zip(shares, devices(len(shares), device), strict=True)

@@ -16,6 +16,7 @@ from svdstory.jobs.study.plan import Plan
 from svdstory.jobs.study.scores import Shard, read_scores, shards_of
 from svdstory.jobs.study.sharing import guard
 from svdstory.jobs.study.store import Attempt, Store
+from svdstory.jobs.study.tuned import sliced, together
 
 if TYPE_CHECKING:
     from svdstory.jobs.node.scoring import Scored
@@ -208,7 +209,7 @@ def work_share(
     made, scored = take_turn(
         plan,
         run,
-        keys[share * len(keys) // shares : (share + 1) * len(keys) // shares],
+        sliced(together(keys, plan.subject_of), shares)[share],
         plan.scorers,
         known=read_scores(run),
         shard=shard,

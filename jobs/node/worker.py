@@ -16,18 +16,21 @@ import torch
 from PIL import Image, PngImagePlugin
 from safetensors.torch import save
 
+from svdstory.jobs.node.subject_making import SubjectFailed, Wardrobe
 from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.command_line import command_of
 from svdstory.jobs.study.elsewhere import MISSING
 from svdstory.jobs.study.plan import Cell, Plan, content
 from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.store import Attempt, Store
+from svdstory.jobs.study.tuned import SHELF
 from svdstory.pipeline.config.methods import Method, in_rows
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.decoding import NotFinite
 from svdstory.pipeline.generation import Generated, generate
 from svdstory.pipeline.models.device import device_name, fitting
 from svdstory.pipeline.models.load import Model, load_model
+from svdstory.pipeline.personal.training import Interrupted
 from svdstory.pipeline.sampling.sampler import Sample
 
 FATAL = ("disk full", "bad node")  # causes after which the next unit would fail too
@@ -65,38 +68,45 @@ def work(
     model that cannot be loaded here.
     """
     outcome, attempt = Outcome(), Attempt.here()
-    for key in keys:
-        if stop():
-            outcome.stopped = "asked to stop"
-            break
-        if store.is_finished(key):
-            outcome.found.append(key)
-            report(key, "found", 0.0)
-            continue
-        if key in plan.brought:  # recorded when it was looked for (study/elsewhere.py)
-            outcome.failed[key] = MISSING
-            report(key, MISSING, 0.0)
-            continue
-        if model is None or model.spoiled:
-            model = None  # the old one's memory, before the new one's
-            model = load_model(plan.model, device)
-        began = time.time()
-        try:
-            make_unit_that_fits(plan, plan.units[key], store, model, attempt, micro_batch, stop)
-        except Stopped:
-            outcome.stopped = "asked to stop"
-            break
-        except Exception as error:  # recorded with its cause; the worker goes on
-            cause = cause_of(error)
-            outcome.failed[key] = cause
-            report(key, cause, time.time() - began)
-            record(store, key, cause, attempt)
-            if cause in FATAL:
-                outcome.stopped = cause
+    wardrobe = Wardrobe(plan, store.run, attempt, stop, cause_of, record, versions)
+    try:
+        for key in keys:
+            if stop():
+                outcome.stopped = "asked to stop"
                 break
-            continue
-        outcome.made.append(key)
-        report(key, "done", time.time() - began)
+            if store.is_finished(key):
+                outcome.found.append(key)
+                report(key, "found", 0.0)
+                continue
+            if key in plan.brought:  # recorded when it was looked for (study/elsewhere.py)
+                outcome.failed[key] = MISSING
+                report(key, MISSING, 0.0)
+                continue
+            if model is None or model.spoiled:
+                wardrobe.take_off()
+                model = None  # the old one's memory, before the new one's
+                model = load_model(plan.model, device)
+            began = time.time()
+            try:
+                worn = wardrobe.put_on(model, plan.units[key])
+                began = time.time()
+                make_unit_that_fits(plan, plan.units[key], store, model, attempt, micro_batch, stop, worn)
+            except (Stopped, Interrupted):
+                outcome.stopped = "asked to stop"
+                break
+            except Exception as error:  # recorded with its cause; the worker goes on
+                cause = cause_of(error)
+                outcome.failed[key] = cause
+                report(key, cause, time.time() - began)
+                record(store, key, cause, attempt)
+                if cause in FATAL or (isinstance(error, SubjectFailed) and error.cause in FATAL):
+                    outcome.stopped = getattr(error, "cause", cause)
+                    break
+                continue
+            outcome.made.append(key)
+            report(key, "done", time.time() - began)
+    finally:
+        wardrobe.take_off()
     return outcome
 
 
@@ -105,7 +115,7 @@ class Stopped(Exception):
 
 
 def make_unit_that_fits(
-    plan: Plan, cell: Cell, store: Store, model: Model, attempt: Attempt, micro_batch: int | None, stop
+    plan: Plan, cell: Cell, store: Store, model: Model, attempt: Attempt, micro_batch: int | None, stop, worn=None
 ) -> None:
     """Make the unit; where the card has too little memory for it, again at once with half the micro-batch.
 
@@ -117,7 +127,7 @@ def make_unit_that_fits(
     size = micro_batch or fitting(plan.model, *rows, plan.size, model.device)
     while True:
         try:
-            return make_unit(plan, cell, store, model, attempt, size, stop)
+            return make_unit(plan, cell, store, model, attempt, size, stop, worn)
         except Exception as error:
             size = min(size or images, images) // 2
             if size < 1 or cause_of(error) != "out of memory" or method.function:
@@ -135,8 +145,9 @@ def make_unit(
     attempt: Attempt,
     micro_batch: int | None,
     stop: Callable[[], bool] = lambda: False,
+    worn: PromptSet | None = None,
 ) -> None:
-    """Sample one unit and publish it."""
+    """Sample one unit and publish it. worn: its set in the words of the subject that the model wears, where it does."""
 
     def on_step(step) -> None:
         if stop():
@@ -147,7 +158,7 @@ def make_unit(
     used = method.references_used(len(prompts.references))
     made = generate(
         model,
-        prompts,
+        worn or prompts,
         method,
         seed=cell.seed,
         exact_filter=plan.exact_filter,
@@ -170,6 +181,7 @@ def make_unit(
             "exact_filter": plan.exact_filter,
         },
         "model": {"name": plan.model.name, **plan.model.content(), "note": plan.model.note},
+        **subject_of(plan, cell, store, worn),
         "images": len(made.images),
         "counters": made.counters,
         "times": {"began": began, "ended": time.time()},
@@ -191,6 +203,20 @@ def told_of_references(prompts: PromptSet, method: Method) -> dict:
         for r, (reference, prompt) in enumerate(zip(prompts.references, prompts.reference_prompts))
     ]
     return {"references": told, "inversion": {"path": method.inversion, "renoise": method.renoise}}
+
+
+def subject_of(plan: Plan, cell: Cell, store: Store, worn: PromptSet | None) -> dict:
+    """What a unit's manifest says of its subject: which one, by which weights, and the prompts as they were encoded."""
+    if not plan.methods[cell.method].tuning:
+        return {}
+    told, key = {"prompts_encoded": worn.prompts}, plan.subject_of.get(cell.key)
+    if key:
+        files = Store(store.run, SHELF).manifest(key)["files"]
+        told |= {
+            "subject": key,
+            "subject_sha256": {n: f["sha256"] for n, f in files.items() if n.endswith(".safetensors")},
+        }
+    return told
 
 
 def text_chunks(plan: Plan, cell: Cell, image: int) -> dict[str, str]:
@@ -254,6 +280,8 @@ def cause_of(error: BaseException) -> str:
     """The failure's cause, in the store's words."""
     import errno
 
+    if isinstance(error, SubjectFailed):
+        return str(error)
     if isinstance(error, (NotFinite, FloatingPointError)):  # the latter is the spectral filter's
         return "not finite"
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (

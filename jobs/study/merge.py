@@ -27,7 +27,12 @@ SETTING = (
     "prompt_weights",
     "exact_filter",
 )
-BESIDE = ("scores", "spectra", "failures")  # folders of files that never change and whose names no other run has
+BESIDE = (
+    "scores",
+    "spectra",
+    "failures",
+    "subjects",
+)  # folders of files that never change and whose names no other run has
 
 
 @dataclass(frozen=True)

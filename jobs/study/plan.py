@@ -17,6 +17,7 @@ from svdstory.jobs.study.experiment import Experiment, own_switches, read_method
 from svdstory.jobs.study.plan_checks import check_methods, check_references, check_sets, check_setting
 from svdstory.jobs.study.process import Process
 from svdstory.jobs.study.reference_files import copy_references
+from svdstory.jobs.study.tuned import Sitting, resolved, sitting
 from svdstory.pipeline.config.documents import expanded
 from svdstory.pipeline.config.lora import Lora
 from svdstory.pipeline.config.methods import TOLERANCE, Method
@@ -30,12 +31,12 @@ from svdstory.pipeline.models.spec import ModelSpec, resolve_model
 
 SCHEMA = 1  # of what a unit is; part of its key
 KEY_DIGITS = 24  # of sha256's 64: 96 bits
-MODEL_DEFAULTS = {"guidance", "scheduler", "scheduler_config"}  # which the plan has resolved
+MODEL_DEFAULTS = {"guidance", "scheduler", "scheduler_config", "tuning"}  # which the plan has resolved
 OFF = {"scheduler_config": {}, "long_prompts": "error", "prompt_weights": False}
 SAMPLING = ("steps", "size", "guidance", "scheduler", *OFF)
 LATER_OF_MODEL = ("loras", "vae", "vae_folder", "vae_identity")
 LATER = ("negative", "loras")  # keys that older plans don't have, of a plan and of its sets
-LATER_OF_SET = (*LATER, "references")
+LATER_OF_SET = (*LATER, "references", "anchor_settings")
 LATER_OF_METHOD = ("inversion", "renoise")
 
 FONTS = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")  # how font files begin
@@ -86,6 +87,21 @@ class Plan(Strict):
         return units
 
     @cached_property
+    def sittings(self) -> dict[str, Sitting]:
+        """Key of a unit -> the subject that is to be tuned for it, where its method tunes one."""
+        found, setting = {}, content(self.sampling)
+        for key, cell in self.units.items():
+            method = self.methods[cell.method]
+            if method.recipe():
+                found[key] = sitting(self.sets[cell.set], method, cell.seed, self.model, setting, KEY_DIGITS)
+        return found
+
+    @cached_property
+    def subject_of(self) -> dict[str, str]:
+        """Key of a unit -> its subject's."""
+        return {key: one.key for key, one in self.sittings.items()}
+
+    @cached_property
     def brought(self) -> frozenset[str]:
         """Keys of the units of pictures made elsewhere: they come in before anything is queued, or not at all."""
         return frozenset(key for key, cell in self.units.items() if self.methods[cell.method].pictures)
@@ -118,9 +134,11 @@ class Plan(Strict):
             for name, one in self.sets.items()
         }
         model = MODEL_DEFAULTS | {key for key in LATER_OF_MODEL if not getattr(self.model, key)}
-        methods = {name: {"pictures": {"folder"}} | one.unset(LATER_OF_METHOD) for name, one in self.methods.items()}
+        apart_of = {"pictures": {"folder"}, "tuning": True}  # the files that are brought may lie anywhere
+        methods = {name: apart_of | one.unset(LATER_OF_METHOD) for name, one in self.methods.items()}
         apart = {"sets": sets, "model": model, "methods": methods, **unset}
-        return digest(self.model_dump(mode="json", exclude=apart))[:12]
+        tuning = {name: one.switches()["tuning"] for name, one in self.methods.items() if one.tuning}
+        return digest(self.model_dump(mode="json", exclude=apart) | ({"tuning": tuning} if tuning else {}))[:12]
 
 
 def make_plan(
@@ -144,6 +162,7 @@ def make_plan(
     sampling = chosen(experiment, model)
     setting = content(sampling)
     check_setting(setting, model)
+    methods = resolved(methods, model, near)
     own = lora_files.located(experiment.loras, near, model.text_width())
     sets = {name: completed(one, experiment.negative, own, near, model) for name, one in sets.items()}
     sets = with_pictures(sets, setting["size"])
@@ -227,6 +246,7 @@ def unit_key(prompts: PromptSet, method: Method, seed: int, model: ModelSpec, se
     """Hash of everything that changes pixels, and of nothing else."""
     filtered = {} if exact_filter or not method.filters() else {"filter_tolerance": TOLERANCE}
     used = method.references_used(len(prompts.references))
+    learned = sitting(prompts, method, seed, model, setting, KEY_DIGITS)
     return digest(
         {
             "schema": SCHEMA,
@@ -236,6 +256,7 @@ def unit_key(prompts: PromptSet, method: Method, seed: int, model: ModelSpec, se
             "model": model.content(),
             **setting,
             **filtered,
+            **({"subject": learned.key} if learned else {}),
             "size": list(setting["size"]),
         }
     )[:KEY_DIGITS]

@@ -6,7 +6,8 @@ from svdstory.pipeline.config.prompt_reading import positions_in, read_prompt
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.schedulers import OWN, UNREPLAYED, most_steps, own_name
 from svdstory.pipeline.config.strict import InputError
-from svdstory.pipeline.config.tokens import subject_positions
+from svdstory.pipeline.config.tokens import Tokenizer, subject_positions
+from svdstory.pipeline.config.tuning import knowing, worded
 from svdstory.pipeline.models.spec import ModelSpec
 
 
@@ -83,6 +84,7 @@ def check_sets(
             wrong.append(f"prompt set {name}, negative: {error}")
         for m, method in methods.items():
             try:
+                check_words(prompts, method, tokenizer, chunked, weighted)
                 check_images(*in_rows(method, len(prompts.settings), len(prompts.references)))
                 if method.oneprompt and method.references_used(len(prompts.references)):
                     raise InputError(
@@ -100,3 +102,17 @@ def check_sets(
                 wrong.append(f"prompt set {name}, method {m}: {error}")
     if wrong:
         raise InputError("\n".join(wrong))
+
+
+def check_words(prompts: PromptSet, method: Method, tokenizer: Tokenizer, chunked: bool, weighted: bool) -> None:
+    """Raises InputError where a tuned subject's words don't fit the set's prompts, or those it is learned from."""
+    words = method.words()
+    if not words:
+        return
+    known, changed = knowing(tokenizer, words), worded(prompts, words)
+    for text in changed.prompts:
+        positions_in(read_prompt(text, known, chunked, weighted), changed.concept, known)
+    if method.recipe():
+        shown = [reference.setting for reference in prompts.references] or prompts.anchor_settings or ("",)
+        for text in changed.model_copy(update={"settings": tuple(shown)}).prompts:
+            read_prompt(text, known)

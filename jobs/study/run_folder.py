@@ -9,6 +9,7 @@ from svdstory.jobs.study.plan import Plan, plans_of, read_plan, write_plan
 from svdstory.jobs.study.process import Process
 from svdstory.jobs.study.sharing import guard, share
 from svdstory.jobs.study.store import Store
+from svdstory.jobs.study.tuned import SHELF, disk_bytes
 from svdstory.pipeline.config.references import unchanged
 from svdstory.pipeline.config.strict import InputError
 
@@ -79,7 +80,7 @@ def check_output(plan: Plan, run: Path) -> None:
             f"output folder {run}: cannot be written ({error.strerror}). Choose another with --out."
         ) from None
     present = Store(run).present()
-    needed = sum(bytes_of(plan, key) for key in plan.units if key not in present)
+    needed = sum(bytes_of(plan, key) for key in plan.units if key not in present) + subjects_bytes(plan, run)
     free = shutil.disk_usage(run).free
     if needed > free:
         raise InputError(
@@ -92,6 +93,13 @@ def files_of(plan: Plan, keys: Iterable[str], tasks: int) -> int:
     """Files that these units, made by so many tasks, and a report of the whole plan are: a quota counts them."""
     units = sum(len(plan.sets[plan.units[key].set].settings) + FILES_A_UNIT for key in keys)
     return units + FILES_A_TASK * tasks + FILES_A_SET * len(plan.sets) + FILES_OF_A_REPORT
+
+
+def subjects_bytes(plan: Plan, run: Path) -> float:
+    """Disk that the tuned subjects take which the run lacks, in bytes."""
+    present = Store(run, SHELF).present()
+    lacking = {one.key: one for one in plan.sittings.values() if one.key not in present}
+    return sum(disk_bytes(one, plan.model, plan.size) for one in lacking.values())
 
 
 def bytes_of(plan: Plan, key: str) -> float:

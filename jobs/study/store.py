@@ -4,6 +4,7 @@ RUN/units/<2 hex>/<key>/    0.png 1.png ... tensors.safetensors manifest.json
 RUN/tmp/<key>.<attempt>/    what is being written
 RUN/failures/<key>.<attempt>.json   a failed attempt and its cause
 RUN/corrupt/<key>.<n>/      damaged units, moved aside when they are made again
+RUN/subjects/<2 hex>/<key>/ tuned subjects, on a shelf of their own: a Store like the units'
 
 No locks and no replaced files: a unit appears by one rename onto a name that does not exist. Whoever comes second
 finds it there, verifies it and discards its own.
@@ -79,13 +80,13 @@ class Failure:
 
 
 class Store:
-    """The units of one run folder."""
+    """The units of one run folder; or what else is made once and shared, on its own shelf."""
 
-    def __init__(self, run: Path):
-        self.run = Path(run)
+    def __init__(self, run: Path, shelf: str = "units"):
+        self.run, self.shelf = Path(run), shelf
 
     def folder(self, key: str) -> Path:
-        return self.run / "units" / key[:2] / key
+        return self.run / self.shelf / key[:2] / key
 
     def manifest(self, key: str) -> dict:
         """Raises FileNotFoundError for a unit that isn't there, ValueError for a manifest that doesn't parse."""
@@ -127,7 +128,7 @@ class Store:
         """Keys of all unit folders, finished or damaged: one listing for each two hex digits."""
         keys: set[str] = set()
         try:
-            shards = list(os.scandir(self.run / "units"))
+            shards = list(os.scandir(self.run / self.shelf))
         except FileNotFoundError:
             return keys
         for shard in shards:

@@ -14,7 +14,7 @@ from svdstory.pipeline.config.documents import read_yaml
 from svdstory.pipeline.config.families import OnePrompt, StoryDiffusion, StyleAligned
 from svdstory.pipeline.config.spectral_filter import SpectralFilter
 from svdstory.pipeline.config.strict import InputError, Strict, choices, each_once, parse
-from svdstory.pipeline.config.tuning import Recipe, Tuning
+from svdstory.pipeline.config.tuning import Recipe, Tuning, Word
 
 SELF_ATTENTION = ("storydiffusion", "style_aligned")  # families that exclude extended attention and one another
 BLENDING_FROM = 10  # steps: query blending lasts a tenth of them
@@ -201,6 +201,11 @@ class Method(Strict):
     def recipe(self) -> Recipe | None:
         """How its subject is tuned, where it is."""
         return self.tuning if isinstance(self.tuning, Recipe) else None
+
+    def words(self) -> tuple[Word, ...]:
+        """The subject's own words in its prompts."""
+        learned = self.tuning if isinstance(self.tuning, tuple) else (self.tuning,) if self.tuning else ()
+        return tuple(word for one in learned for word in one.words())
 
 
 def in_rows(method: Method, images: int, references: int) -> tuple[Method, int]:

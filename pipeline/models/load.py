@@ -28,6 +28,7 @@ class Model:
     pipe: StableDiffusionXLPipeline
     device: torch.device
     encoded: dict = field(default_factory=dict)  # prompts -> Conditioning, for the methods of one set
+    wears: int = 0  # subjects that are on it (personal/personalised.py)
     spoiled: str = ""  # what a function of the user's left that could not be put back: load it anew
 
 

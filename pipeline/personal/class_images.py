@@ -22,15 +22,12 @@ def class_examples(model: Model, prompts: PromptSet, recipe: Recipe, key: str, s
     return [Examples(latents_of(model.pipe, images), tuple(plain.prompts), recipe.prior_weight)]
 
 
-def anchor_pictures(
-    model: Model, prompts: PromptSet, recipe: Recipe, seed: int, **sampling
-) -> list[tuple[Image.Image, str]]:
-    """Pictures of one subject, where there are no photos: by anchor_method, in the set's anchor settings; with those."""
+def anchor_pictures(model: Model, prompts: PromptSet, recipe: Recipe, seed: int, **sampling) -> list[Image.Image]:
+    """Pictures of one subject, where there are no photos: by anchor_method, in the set's anchor settings."""
     settings = anchor_settings(prompts, recipe)
     drawn = prompts.model_copy(update={"settings": settings})
     method = named(recipe.anchor_method)
-    images = generate(model, drawn, method, seed=seed_of("anchors", seed), micro_batch=AT_ONCE, **sampling).images
-    return list(zip(images, settings, strict=True))
+    return generate(model, drawn, method, seed=seed_of("anchors", seed), micro_batch=AT_ONCE, **sampling).images
 
 
 def anchor_settings(prompts: PromptSet, recipe: Recipe) -> tuple[str, ...]:

@@ -37,7 +37,11 @@ def personalised(model: Model, files: Sequence[SubjectFile], initial: str = "") 
             stack.enter_context(placeholders(pipe, words))
             loras = [Lora(file=file.file, scale=file.scale) for file in files if file.kind == "lora"]
             stack.enter_context(adapted(pipe, loras, prefix="subject"))
-            yield
+            model.wears += 1
+            try:
+                yield
+            finally:
+                model.wears -= 1
     finally:
         model.encoded.clear()
 

@@ -125,6 +125,7 @@ def refuse_what_needs_more(method: Method, subject_tokens: Tensor | None) -> Non
         "same_latent": (method.same_latent, "makes the noise itself"),
         "function": (method.function, "runs a loop of its own"),
         "pictures": (method.pictures, "are made elsewhere"),
+        "tuning": (method.tuning, "puts a subject on the model"),
     }
     for switch, (on, why) in reasons.items():
         if on:

@@ -212,6 +212,7 @@ def shares(material: Material) -> dict[str, float]:
         filters = switches.pop("filter_k", None), switches.pop("filter_v", None)
         plain = (
             switches.get("extended_attention") == "unmasked"
+            and "tuning" not in switches
             and switches.get("n_anchors") == 2
             and switches.get("feature_injection")
         )
