@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save, save_file
 
 from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.plan import Cell, Plan
+from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.jobs.study.tuned import SHELF, Sitting
 from svdstory.pipeline.config.prompt_sets import PromptSet
@@ -42,7 +43,7 @@ class Wardrobe:
 
     def __init__(self, plan: Plan, run: Path, attempt: Attempt, stop: Callable[[], bool], cause_of, record, versions):
         self.plan, self.attempt, self.stop = plan, attempt, stop
-        self.store, self.tuning = Store(run, SHELF), run / "tuning"
+        self.run, self.store, self.tuning = run, Store(run, SHELF), run / "tuning"
         self.cause_of, self.record, self.versions = cause_of, record, versions
         self.failed: dict[str, str] = {}  # subject -> cause: not tried again by this worker
         self._worn: tuple | None = None
@@ -53,7 +54,7 @@ class Wardrobe:
 
         Raises SubjectFailed; Interrupted where the worker is asked to stop meanwhile.
         """
-        prompts, method = self.plan.sets[cell.set], self.plan.methods[cell.method]
+        prompts, method = placed(self.plan.sets[cell.set], self.run), self.plan.methods[cell.method]
         if method.tuning is None:
             self.take_off()
             return prompts
@@ -136,7 +137,7 @@ class Wardrobe:
 
     def pictures(self, model: Model, sitting: Sitting) -> tuple[list[Image.Image], list[str]]:
         """The pictures that the subject is learned from, and what each is set in."""
-        prompts = sitting.prompts
+        prompts = placed(sitting.prompts, self.run)
         if prompts.references:
             read = [read_picture(reference, self.plan.size) for reference in prompts.references]
             return read, [reference.setting for reference in prompts.references]
