@@ -1,12 +1,19 @@
 """LoRA on a pipeline for the length of a unit, by diffusers' loaders and peft: wholly, or not at all."""
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from torch.nn import Parameter
+
 from svdstory.pipeline.config.lora import Lora
 from svdstory.pipeline.config.strict import InputError
 
+# a file for the UNet alone is no mistake: the text encoders' share is looked for in every one
+logging.getLogger("diffusers.loaders.lora_base").addFilter(
+    lambda record: "No LoRA keys associated to CLIPTextModel" not in record.getMessage()
+)
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 
 
@@ -19,7 +26,7 @@ def adapted(pipe, loras: Sequence[Lora], prefix: str = "svdstory") -> Iterator[N
     if not loras:
         yield
         return
-    before = _active(pipe)
+    before, learns = _active(pipe), [(weight, weight.requires_grad) for weight in _weights(pipe)]
     names = [f"{prefix}-{number}" for number in range(len(loras))]
     try:
         for name, lora in zip(names, loras):
@@ -33,6 +40,14 @@ def adapted(pipe, loras: Sequence[Lora], prefix: str = "svdstory") -> Iterator[N
             pipe.set_adapters(list(before), adapter_weights=list(before.values()))
         else:
             pipe.unload_lora_weights()
+        for weight, was in learns:  # peft lets nothing but adapters learn
+            weight.requires_grad_(was)
+
+
+def _weights(pipe) -> Iterator[Parameter]:
+    for component in COMPONENTS:
+        if (module := getattr(pipe, component, None)) is not None:
+            yield from module.parameters()
 
 
 def _load(pipe, lora: Lora, name: str) -> None:
