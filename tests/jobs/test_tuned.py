@@ -10,7 +10,7 @@ from svdstory.jobs.node.worker import work
 from svdstory.jobs.study.experiment import Experiment
 from svdstory.jobs.study.plan import make_plan, read_plan, write_plan
 from svdstory.jobs.study.run_folder import subjects_bytes
-from svdstory.jobs.study.store import Store
+from svdstory.jobs.study.store import Attempt, Store
 from svdstory.jobs.study.tuned import SHELF, dealt, sliced, together
 from svdstory.pipeline.config.strict import InputError, parse
 from svdstory.pipeline.decoding import NotFinite
@@ -19,6 +19,7 @@ from svdstory.pipeline.models.load import load_model
 FOX = "style: A photo of\nsubject: a red fox\nconcept: fox\nsettings: [in the snow, at the beach]\n"
 SHOWN = FOX + "references: [{image: 0.png, setting: in a meadow}, {image: 1.png}, 2.png]\n"
 LORA = {"kind": "dreambooth-lora", "updates": 2, "pictures": 1}
+ROWS = [{"name": "mine", "base": "sdxl", "set": {"tuning": {"kind": "textual-inversion", "updates": 2, "pictures": 1}}}]
 
 
 def plan_of(folder, text=SHOWN, **experiment):
@@ -80,7 +81,7 @@ def test_a_set_without_pictures_has_a_subject_of_each_seed_learned_from_anchors(
 def test_a_tuning_that_was_stopped_goes_on_to_the_same_weights(tmp_path, tiny):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    (plan, whole), (_, parted) = plan_of(tmp_path / "a"), plan_of(tmp_path / "b")
+    (plan, whole), (_, parted) = (plan_of(tmp_path / name, methods=ROWS) for name in "ab")
     work(plan, whole, plan.units, model=tiny)
     asked = iter([False, True])
     assert work(plan, parted, plan.units, model=tiny, stop=lambda: next(asked, True)).stopped == "asked to stop"
@@ -91,7 +92,7 @@ def test_a_tuning_that_was_stopped_goes_on_to_the_same_weights(tmp_path, tiny):
     assert not work(plan, parted, plan.units, model=tiny).failed
     one, other = (Store(store.run, SHELF).manifest(subject) for store in (whole, parted))
     assert other["resumed_at"] == 1 and not state.parent.exists()
-    weights = "pytorch_lora_weights.safetensors"
+    weights = "learned_embeds.safetensors"
     assert one["files"][weights]["sha256"] == other["files"][weights]["sha256"] and one["losses"] == other["losses"]
 
 
@@ -133,13 +134,13 @@ def test_units_of_one_subject_stay_in_one_share_and_others_are_shared_as_before(
         assert all(any({"0", "7"} <= set(p) for p in parts) and any({"8", "9"} <= set(p) for p in parts) for _ in "x")
 
 
-def test_clean_removes_states_of_subjects_that_are_finished_alone(tmp_path, tiny):
+def test_clean_removes_states_of_subjects_that_are_finished_alone(tmp_path):
     plan, store = plan_of(tmp_path)
     [subject] = set(plan.subject_of.values())
     for key in (subject, "b" * 24):
         (store.run / "tuning" / key).mkdir(parents=True)
-    work(plan, store, plan.units, model=tiny)
-    (store.run / "tuning" / subject).mkdir(exist_ok=True)
+    assert subjects_bytes(plan, store.run) > 0
+    Store(store.run, SHELF).publish(subject, {}, {}, Attempt.here())
     assert subjects_bytes(plan, store.run) == 0
     remove(litter(store.run))
     assert [path.name for path in (store.run / "tuning").iterdir()] == ["b" * 24]

