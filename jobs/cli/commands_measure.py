@@ -101,6 +101,26 @@ def field(
 
 
 @bench.command()
+def tuning(
+    device: Device = None,
+    out: Folder = RESULTS,
+    model: Annotated[str | None, typer.Option(help="Default: sdxl on a GPU, miniature on a CPU.")] = None,
+    updates: Annotated[int, typer.Option(min=1, help="That are timed, after a first one.")] = 5,
+):
+    """What tuning a subject costs: time of an update and of the recipe, and peak memory, of each way.
+
+    Example: svdstory bench tuning --device cuda
+    """
+    from svdstory.pipeline.bench.record import bench_device, save
+    from svdstory.pipeline.bench.tuning_cost import bench_tuning
+
+    chosen = bench_device(device)
+    name = model or ("sdxl" if chosen.startswith("cuda") else "miniature")
+    notes = f"{name}: updates of the model's own recipes on pictures of noise, each timed with a copy of its state."
+    save("tuning", bench_tuning(name, chosen, updates), chosen, out, notes)
+
+
+@bench.command()
 def memory(device: Device = None, out: Folder = RESULTS, size: Annotated[int, typer.Option()] = 1024):
     """Peak memory of a set against images, anchors and micro-batch; without a GPU counted on the meta device.
 
