@@ -52,6 +52,11 @@ METHODS = [  # pattern of the name, English, Russian; {0}, {1} are the pattern's
     ("oneprompt-svr-eot", "1Prompt1Story, end tokens scaled", "1Prompt1Story, масштаб концевых токенов"),
     ("oneprompt-paper", "1Prompt1Story, as in the paper", "1Prompt1Story, как в статье"),
     ("oneprompt-svd", "1Prompt1Story + SVD 5 %", "1Prompt1Story + SVD 5 %"),
+    ("textual-inversion", "Textual Inversion", "Textual Inversion"),
+    ("dreambooth-lora", "DreamBooth LoRA", "DreamBooth LoRA"),
+    ("dreambooth-lora-prior", "DreamBooth LoRA, prior", "DreamBooth LoRA, с сохранением класса"),
+    ("dreambooth-lora-consistory", "DreamBooth LoRA + ConsiStory", "DreamBooth LoRA + ConsiStory"),
+    ("custom-diffusion", "Custom Diffusion", "Custom Diffusion"),
     ("style-aligned", "StyleAligned", "StyleAligned"),
     ("style-aligned-full", "StyleAligned, full sharing", "StyleAligned, полный обмен"),
 ]

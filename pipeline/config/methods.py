@@ -284,7 +284,11 @@ def _without_injection(methods: dict[str, Method]) -> dict[str, Method]:
         twin = name + WITHOUT_INJECTION
         if not method.feature_injection:
             raise InputError(f"method {twin}: {name} has no feature injection to go without. Use {name}.")
-        twins[twin] = method.model_copy(update={"feature_injection": False})
+        twins[twin] = parse(
+            Method,
+            {**method.model_dump(mode="json", exclude_defaults=True), "feature_injection": False},
+            f"method {twin}",
+        )
     return twins
 
 
