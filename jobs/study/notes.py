@@ -10,6 +10,7 @@ from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.subject_words import WORDS, normal
 from svdstory.pipeline.config.tokens import tokenizer_of
 
+FEW_PICTURES = 3  # to tune a subject on
 NAMED = 3  # sets that a line names; it counts the others
 FOREIGN = {  # other programs' syntax inside prompts
     "weights": re.compile(r"\([^()]*:\s*-?\d*\.?\d+\s*\)|\(\(|\)\)|\)\+|\)-|\w\+\+"),
@@ -76,6 +77,19 @@ def method_notes(plan: Plan) -> list[str]:
                 lines.append(f"methods {one} and {other} differ in query_blending alone: they will draw the same")
     if plan.exact_filter and not any(method.filters() for method in plan.methods.values()):
         lines.append("exact_filter does nothing: no method filters")
+    return lines + tuning_notes(plan)
+
+
+def tuning_notes(plan: Plan) -> list[str]:
+    """What is learned from little, or from pictures that another method drew."""
+    tuned = {name: method.recipe() for name, method in plan.methods.items() if method.recipe()}
+    few = [name for name, prompts in plan.sets.items() if 0 < len(prompts.references) < FEW_PICTURES]
+    none = [name for name, prompts in plan.sets.items() if not prompts.references]
+    lines = []
+    if tuned and few:
+        lines.append(f"{_some(few)}: fewer than {FEW_PICTURES} pictures: a tuned subject keeps their backgrounds, too")
+    for by in sorted({recipe.anchor_method for recipe in tuned.values()}) if none else ():
+        lines.append(f"{_some(none)}: without pictures tuned methods learn what {by} draws: {by}'s subject, distilled")
     return lines
 
 
