@@ -47,12 +47,13 @@ def encode(
         readings, negative = [read(text) for text in texts], read(prompts.negative)
         embeds, negative, pooled, negative_pooled = embeddings(model, readings, negative)
         if oneprompt and oneprompt.reweighting:
-            widths = tuple(encoder.config.hidden_size for encoder in (pipe.text_encoder, pipe.text_encoder_2))
+            widths = tuple(encoder.config.hidden_size for encoder in text_encoders(pipe))
             embeds = reweighted_set(embeds, consolidated, oneprompt.reweighting, widths)
-        if oneprompt and oneprompt.zero_pooled:
+        if oneprompt and oneprompt.zero_pooled and pooled is not None:
             pooled = torch.zeros_like(pooled)
         width, height = size
         time_ids = torch.tensor([height, width, 0, 0, height, width], dtype=embeds.dtype, device=model.device)
+        time_ids = None if pooled is None else time_ids
         subject_in = [read(identity_of(prompts))] * len(texts) if oneprompt else readings
         subject = padded([positions_in(reading, prompts.concept, tokenizer) for reading in subject_in])
         identity_tokens = consolidated[0].identity[1] if oneprompt else 0
@@ -62,9 +63,14 @@ def encode(
     return model.encoded[key]
 
 
-def embeddings(model: Model, readings: list[Reading], negative: Reading) -> tuple[Tensor, ...]:
+def text_encoders(pipe) -> list:
+    """SDXL's two, SD's one."""
+    return [one for one in (pipe.text_encoder, getattr(pipe, "text_encoder_2", None)) if one is not None]
+
+
+def embeddings(model: Model, readings: list[Reading], negative: Reading) -> tuple[Tensor | None, ...]:
     """prompt_embeds and the negative ones, (B, K L, D); pooled and the negative one, (B, P), of the first chunk, as A1111
-    and ComfyUI take it. Prompts with fewer chunks are filled up with empty ones.
+    and ComfyUI take it, or None twice (SD). Prompts with fewer chunks are filled up with empty ones.
 
     A weight w makes z of a token z_empty + w (z - z_empty), where z_empty stands at its place in an empty prompt's.
     """
@@ -72,13 +78,12 @@ def embeddings(model: Model, readings: list[Reading], negative: Reading) -> tupl
     filled = lambda reading: [*reading.chunks, *[""] * (chunks - len(reading.chunks))]  # noqa: E731
     texts = [chunk for reading in readings for chunk in filled(reading)]
     against = filled(negative) * len(readings) if negative.plain else None  # None: zeros, where the model wants them
-    encoded = model.pipe.encode_prompt(
-        texts, device=model.device, do_classifier_free_guidance=True, negative_prompt=against
-    )
+    settings = dict(device=model.device, num_images_per_prompt=1)
+    encoded = model.pipe.encode_prompt(texts, do_classifier_free_guidance=True, negative_prompt=against, **settings)
     embeds, negatives = (x.unflatten(0, (-1, chunks)).flatten(1, 2) for x in encoded[:2])
-    pooled = tuple(x.unflatten(0, (-1, chunks))[:, 0] for x in encoded[2:])
+    pooled = tuple(x.unflatten(0, (-1, chunks))[:, 0] for x in encoded[2:]) or (None, None)
     if any(reading.weights for reading in (*readings, negative)):
-        empty = model.pipe.encode_prompt([""], device=model.device, do_classifier_free_guidance=False)[0][0]
+        empty = model.pipe.encode_prompt([""], do_classifier_free_guidance=False, **settings)[0][0]
         embeds = torch.stack([weighted(x, empty, reading) for x, reading in zip(embeds, readings)])
         negatives = torch.stack([weighted(x, empty, negative) for x in negatives])
     return embeds, negatives, *pooled

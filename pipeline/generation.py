@@ -123,6 +123,7 @@ def generate(
     if not torch.isfinite(done.latents).all():
         raise NotFinite("the latents hold inf or nan")
     images, upcast = decode(pipe, done.latents)
+    pipe.maybe_free_model_hooks()  # offloaded by component: the VAE leaves the device, as after a stock call
     noted = {
         "vae_upcast_images": upcast,
         "settings_found_elsewhere": found_elsewhere(tokenizer_of(pipe), prompts, method),

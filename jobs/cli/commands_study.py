@@ -138,16 +138,18 @@ def in_columns(names: Iterable[str]) -> str:
 
 
 def memory_lines(plan) -> list[str]:
-    """What cards of 16 and 32 GB hold, for the models that the formula of pipeline/models/memory.py speaks of."""
+    """What cards of 16 and 32 GB hold (8 too, with offload), where the formula of pipeline/models/memory.py applies."""
     from svdstory.pipeline.config.methods import in_rows
     from svdstory.pipeline.models import memory
 
+    if plan.model.one_encoder:
+        return ["memory      not known for Stable Diffusion 1.5 and 2.1: set --micro-batch yourself"]
     if not memory.applies(plan.model):
         return []
     lines = []
-    for card in (16, 32):
+    for card in (8, 16, 32) if plan.offload else (16, 32):
         fits = {
-            (name, rows, own.anchors(rows)): memory.largest_micro_batch(own, rows, plan.size, card)
+            (name, rows, own.anchors(rows)): memory.largest_micro_batch(own, rows, plan.size, card, plan.offload)
             for name, method in plan.methods.items()
             for images, pictures in {(len(prompts.settings), len(prompts.references)) for prompts in plan.sets.values()}
             for own, rows in [in_rows(method, images, pictures)]
@@ -161,7 +163,16 @@ def memory_lines(plan) -> list[str]:
             if parts
             else "holds whole sets"
         )
-        lines.append(f"{card} GB card  {said}")
+        lines.append(f"{f'{card} GB card':12}{said}")
+    if plan.offload:
+        least = max(
+            memory.peak_gib(method, len(prompts.settings), plan.size, 1, plan.offload)
+            for method in plan.methods.values()
+            for prompts in plan.sets.values()
+        )
+        lines.append(
+            f"offload     {plan.offload}: {least:.1f} GiB at a micro-batch of 1, counted; its time is not measured"
+        )
     return lines
 
 

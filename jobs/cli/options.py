@@ -98,6 +98,10 @@ class Asked:
     vae: Annotated[
         str | None, typer.Option(help="A VAE's folder, or REPOSITORY@REVISION of the hub, instead of the model's own.")
     ] = None
+    offload: Annotated[
+        str | None,
+        typer.Option(help="model, sequential or group: weights wait in the CPU's memory; for small cards. Slower."),
+    ] = None
     dtype: Annotated[str | None, typer.Option(help="float16, float32 or bfloat16.")] = None
     settings: Annotated[
         list[str] | None,
@@ -143,7 +147,8 @@ class Asked:
     def given(self) -> dict[str, tuple[str, Any]]:
         """Key of the experiment -> the words that give it, as errors name them, and its value."""
         given = {}
-        for key, read in {"model": str, "vae": str, "seeds": _numbers, "steps": int, "size": _width_and_height}.items():
+        readers = dict(model=str, vae=str, offload=str, seeds=_numbers, steps=int, size=_width_and_height)
+        for key, read in readers.items():
             if (text := getattr(self, key)) is not None:
                 with naming({None: f"--{key} {text}"}):
                     given[key] = f"--{key} {text}", read(text)

@@ -47,7 +47,7 @@ def _download(spec: ModelSpec) -> None:
             spec.location,
             revision=spec.revision,
             allow_patterns=["*/*.json", "*.json", "*/*.txt", f"*/{weights}"],
-            ignore_patterns=["*.bin", "*.pth", "*.ckpt", "*.onnx*", "*flax*", "*openvino*"],
+            ignore_patterns=["*.bin", "*.pth", "*.ckpt", "*.onnx*", "*flax*", "*openvino*", "safety_checker/*"],
         )
     except Exception as error:  # the hub's, requests' and the file system's errors have no common base
         raise InputError(

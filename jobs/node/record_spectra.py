@@ -40,7 +40,7 @@ def record_spectra(
         if path.exists():
             report(key, "found")
             continue
-        model, recorder = model or load_model(plan.model, device), SpectraRecorder()
+        model, recorder = model or load_model(plan.model, device, offload=plan.offload), SpectraRecorder()
         prompts, method = placed(plan.sets[cell.set], run), plan.methods[cell.method]
         rows = in_rows(method, len(prompts.settings), len(prompts.references))
         made = generate(
@@ -51,7 +51,7 @@ def record_spectra(
             exact_filter=plan.exact_filter,
             **plan.sampling,
             spectra=recorder,
-            micro_batch=fitting(plan.model, *rows, plan.size, model.device),
+            micro_batch=fitting(plan.model, *rows, plan.size, model.device, plan.offload),
         )
         if not recorder.values:
             raise InputError(

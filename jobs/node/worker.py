@@ -85,7 +85,7 @@ def work(
             if model is None or model.spoiled:
                 wardrobe.take_off()
                 model = None  # the old one's memory, before the new one's
-                model = load_model(plan.model, device)
+                model = load_model(plan.model, device, offload=plan.offload, compiled=plan.compile)
             began = time.time()
             try:
                 worn = wardrobe.put_on(model, plan.units[key])
@@ -124,7 +124,7 @@ def make_unit_that_fits(
     prompts, method = plan.sets[cell.set], plan.methods[cell.method]
     images = len(prompts.settings)
     rows = in_rows(method, images, len(prompts.references))
-    size = micro_batch or fitting(plan.model, *rows, plan.size, model.device)
+    size = micro_batch or fitting(plan.model, *rows, plan.size, model.device, plan.offload)
     while True:
         try:
             return make_unit(plan, cell, store, model, attempt, size, stop, worn)
@@ -187,6 +187,7 @@ def make_unit(
         "times": {"began": began, "ended": time.time()},
         "device": device_name(model.device),
         "micro_batch": micro_batch,
+        **{key: value for key in ("offload", "compile") if (value := getattr(plan, key))},
         "versions": versions(),
         "code": identity(),
     }

@@ -27,6 +27,7 @@ from svdstory.pipeline.config.strict import (
     parse,
 )
 from svdstory.pipeline.metrics.names import parts
+from svdstory.pipeline.models.memory import Offload
 
 
 class NewMethod(MethodEntry):
@@ -75,7 +76,8 @@ class Experiment(Strict):
     scheduler_config: changes to its configuration, in diffusers' words. exact_filter: decompose in float64 what
     spectral filters otherwise do within TOLERANCE (pipeline/config/methods.py), for a comparison. negative: of the sets
     that say none of their own. loras: {file, scale}, under each set's own. long_prompts: chunk reads a prompt of more than
-    77 tokens in several parts. prompt_weights: `(word:1.2)` in a prompt is a weight. scorers: what `score` measures. font:
+    77 tokens in several parts. prompt_weights: `(word:1.2)` in a prompt is a weight. offload, compile: how the model
+    works (pipeline/models/load.py), not what it draws. scorers: what `score` measures. font:
     a font file for the report's pictures, for scripts that DejaVu Sans lacks (Chinese, ...).
     """
 
@@ -95,6 +97,8 @@ class Experiment(Strict):
     loras: tuple[Lora, ...] = ()
     long_prompts: Literal["error", "chunk"] = "error"
     prompt_weights: bool = False
+    offload: Offload | None = None
+    compile: bool = False
     scorers: tuple[str, ...] | None = None
     font: str | None = None
 

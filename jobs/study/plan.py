@@ -27,6 +27,7 @@ from svdstory.pipeline.config.schedulers import SchedulerConfig
 from svdstory.pipeline.config.sizes import tiled
 from svdstory.pipeline.config.strict import InputError, Strict, Text, concerning, digest, parse
 from svdstory.pipeline.models import lora_files
+from svdstory.pipeline.models.memory import Offload
 from svdstory.pipeline.models.spec import ModelSpec, resolve_model
 
 SCHEMA = 1  # of what a unit is; part of its key
@@ -34,7 +35,7 @@ KEY_DIGITS = 24  # of sha256's 64: 96 bits
 MODEL_DEFAULTS = {"guidance", "scheduler", "scheduler_config", "tuning"}  # which the plan has resolved
 OFF = {"scheduler_config": {}, "long_prompts": "error", "prompt_weights": False}
 SAMPLING = ("steps", "size", "guidance", "scheduler", *OFF)
-LATER_OF_MODEL = ("loras", "vae", "vae_folder", "vae_identity")
+LATER_OF_MODEL = ("loras", "vae", "vae_folder", "vae_identity", "one_encoder")
 LATER = ("negative", "loras")  # keys that older plans don't have, of a plan and of its sets
 LATER_OF_SET = (*LATER, "references", "anchor_settings")
 LATER_OF_METHOD = ("inversion", "renoise")
@@ -71,6 +72,8 @@ class Plan(Strict):
     loras: tuple[Lora, ...] = ()
     long_prompts: Literal["error", "chunk"] = "error"
     prompt_weights: bool = False
+    offload: Offload | None = None
+    compile: bool = False
     exact_filter: bool = True  # plans from before there was a choice don't say
     scorers: tuple[str, ...]
     font: str | None = None  # the file that the report's pictures are lettered with
@@ -127,7 +130,7 @@ class Plan(Strict):
 
     def hash(self) -> str:
         """12 hex digits; without what makes no cell another: notes, and where pictures lie."""
-        unset = {key: True for key in ("font", "file", *LATER) if not getattr(self, key)}
+        unset = {key: True for key in ("font", "file", "offload", "compile", *LATER) if not getattr(self, key)}
         unset |= {key: True for key in OFF if key not in content(self.sampling)}
         sets = {
             name: {"note": True, "references": {"__all__": {"image"}}} | one.unset(LATER_OF_SET)
@@ -185,6 +188,8 @@ def make_plan(
         **sampling,
         negative=experiment.negative,
         loras=own,
+        offload=experiment.offload,
+        compile=experiment.compile,
         exact_filter=exact,
         scorers=model.scorers if experiment.scorers is None else experiment.scorers,
         font=experiment.font and find_font(experiment.font, near),

@@ -54,10 +54,17 @@ def missing_kernels(capability: tuple[int, int], arch_list: list[str]) -> str:
     )
 
 
-def fitting(model: ModelSpec, method: Method, rows: int, size: tuple[int, int], device: torch.device) -> int | None:
+def fitting(
+    model: ModelSpec,
+    method: Method,
+    rows: int,
+    size: tuple[int, int],
+    device: torch.device,
+    offload: memory.Offload | None = None,
+) -> int | None:
     """The micro-batch that fits the card at hand; None, all at once, where it is not known to matter. `rows`: images, and
     reference pictures where there are some, of which the method then is (methods.in_rows)."""
     if device.type != "cuda" or not memory.applies(model):
         return None
     card_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return memory.largest_micro_batch(method, rows, size, card_gib) or 1
+    return memory.largest_micro_batch(method, rows, size, card_gib, offload) or 1

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.models.device import choose_device
+from svdstory.pipeline.models.memory import Offload
+from svdstory.pipeline.models.placement import place_on
 from svdstory.pipeline.models.spec import ModelSpec, resolve_model
 
 # diffusers warns at every cast, also of models with nothing to keep: two lines for each unit in float16
@@ -22,25 +24,35 @@ logging.getLogger("diffusers.models.modeling_utils").addFilter(
 
 @dataclass
 class Model:
-    """A loaded model. `pipe` is a stock StableDiffusionXLPipeline."""
+    """A loaded model. `pipe` is a stock StableDiffusionXLPipeline, or StableDiffusionPipeline (SD 1.5, 2.1)."""
 
     spec: ModelSpec
-    pipe: StableDiffusionXLPipeline
+    pipe: StableDiffusionXLPipeline | StableDiffusionPipeline
     device: torch.device
     encoded: dict = field(default_factory=dict)  # prompts -> Conditioning, for the methods of one set
     wears: int = 0  # subjects that are on it (personal/personalised.py)
     spoiled: str = ""  # what a function of the user's left that could not be put back: load it anew
 
 
-def load_model(wanted: str | ModelSpec, device: str | None = None, dtype: str | None = None) -> Model:
+def load_model(
+    wanted: str | ModelSpec,
+    device: str | None = None,
+    dtype: str | None = None,
+    offload: Offload | None = None,
+    compiled: bool = False,
+) -> Model:
     """Load `sdxl`, `tiny`, `miniature`, a folder in diffusers' layout or a .safetensors checkpoint onto `device`
     (default: a GPU if there is one).
 
-    Raises InputError for weights that are not here, and for a GPU that this torch has no kernels for.
+    offload: its weights stay in the CPU's memory, and come onto the GPU by component (`model`) or by layer (`sequential`;
+    `group`, which fetches the next one meanwhile). compiled: the UNet, by torch.compile. Raises InputError for weights
+    that are not here, for a GPU that this torch has no kernels for, and for offload without a GPU.
     """
     spec = wanted if isinstance(wanted, ModelSpec) else resolve_model(wanted, dtype)
     place = choose_device(device)
     check_dtype(spec.dtype, place)
+    if offload and place.type == "cpu":
+        raise InputError(f"offload {offload}: it is for GPUs, and the device is the CPU. Leave it out.", key="offload")
     kind = getattr(torch, spec.dtype)
     diffusers_logging.disable_progress_bar()  # the libraries' own loading bars would fill batch logs
     transformers_logging.disable_progress_bar()
@@ -53,21 +65,27 @@ def load_model(wanted: str | ModelSpec, device: str | None = None, dtype: str | 
     elif spec.source == "file":
         pipe = from_file(spec, kind)
     else:
-        pipe = StableDiffusionXLPipeline.from_pretrained(
-            Path(spec.folder),
-            torch_dtype=kind,
-            variant=spec.variant,
-            use_safetensors=True,
-            local_files_only=True,
-            add_watermarker=False,
-        )
+        pipe = from_folder(spec, kind)
     if spec.vae_folder is not None:
         vae = AutoencoderKL.from_pretrained(
             spec.vae_folder, torch_dtype=kind, local_files_only=True, use_safetensors=True
         )
         pipe.register_modules(vae=vae)
     pipe.set_progress_bar_config(disable=True)
-    return Model(spec, pipe.to(place), place)
+    place_on(place, pipe, offload)
+    if compiled:
+        pipe.unet.compile()
+    return Model(spec, pipe, place)
+
+
+def from_folder(spec: ModelSpec, dtype: torch.dtype) -> StableDiffusionXLPipeline | StableDiffusionPipeline:
+    """SDXL without its watermark; SD 1.5 and 2.1 without the safety checker, whose weights need not be there."""
+    own = dict(add_watermarker=False)
+    if spec.one_encoder:
+        own = dict(safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False)
+    kind = StableDiffusionPipeline if spec.one_encoder else StableDiffusionXLPipeline
+    settings = dict(torch_dtype=dtype, variant=spec.variant, use_safetensors=True, local_files_only=True)
+    return kind.from_pretrained(Path(spec.folder), **settings, **own)
 
 
 def from_file(spec: ModelSpec, dtype: torch.dtype) -> StableDiffusionXLPipeline:

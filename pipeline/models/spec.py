@@ -16,7 +16,14 @@ from svdstory.pipeline.config.tokens import Tokenizer, tokenizer_of
 from svdstory.pipeline.models.lora_files import located
 from svdstory.pipeline.models.single_file import check_single_file, configuration, scheduler_changes
 from svdstory.pipeline.models.vae_folder import find_vae
-from svdstory.pipeline.models.weight_files import broken_files, file_hash, folder_variant, hub_folder, missing_files
+from svdstory.pipeline.models.weight_files import (
+    broken_files,
+    file_hash,
+    folder_variant,
+    hub_folder,
+    missing_files,
+    one_encoder,
+)
 
 DEFAULTS = (
     "steps",
@@ -34,7 +41,7 @@ class ModelSpec(Strict):
 
     source: hub (a pinned revision, staged by prefetch), package (shipped with svdstory), folder (the user's own),
     file (a checkpoint in one file; `folder` has the configurations that go with it), built (random weights, made on the
-    spot). size is (width, height) in pixels. steps, guidance, size, scheduler and
+    spot). one_encoder: SD 1.5 or 2.1, not SDXL. size is (width, height) in pixels. steps, guidance, size, scheduler and
     scorers are what an experiment gets that says none; tuning: kind -> what a recipe gets that says none.
     """
 
@@ -53,6 +60,7 @@ class ModelSpec(Strict):
     vae: str | None = None
     vae_folder: str | None = None
     vae_identity: str = ""
+    one_encoder: bool = False
     about: str = ""
     revision: str | None = None
     variant: str | None = None
@@ -162,7 +170,9 @@ def _found(spec: ModelSpec) -> ModelSpec:
     folder = _find_folder(spec)
     if spec.source == "folder":
         spec = spec.model_copy(update={"variant": folder_variant(folder)})
-    missing = missing_files(folder, spec.variant)
+    one = spec.one_encoder or one_encoder(folder)
+    second = ("text_encoder_2/", "tokenizer_2/") if one else ()
+    missing = [name for name in missing_files(folder, spec.variant) if not name.startswith(second)]
     if missing:
         raise InputError(
             f"model {wanted}: weights are missing:\n  "
@@ -177,7 +187,7 @@ def _found(spec: ModelSpec) -> ModelSpec:
     if broken:
         raise InputError(f"model {wanted}: these files cannot be used:\n  " + "\n  ".join(broken))
     identity = f"{spec.location}@{spec.revision}" if spec.source == "hub" else folder_hash(folder)
-    spec = spec.model_copy(update={"folder": str(folder), "identity": identity})
+    spec = spec.model_copy(update={"folder": str(folder), "identity": identity, "one_encoder": one})
     with concerning("model"):
         return spec.model_copy(update={"loras": located(spec.loras, folder, spec.text_width())})
 

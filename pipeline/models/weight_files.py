@@ -9,20 +9,41 @@ import os
 import re
 from pathlib import Path
 
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")  # those that hold weights
 TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
-CONFIGURATIONS = ("model_index.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in PARTS))
+ONE_ENCODER = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")  # SD 1.5 and 2.1, in their model_index.json
 POINTER = b"version https://git-lfs"
+
+
+def one_encoder(folder: Path) -> bool:
+    """Whether it holds SD 1.5 or 2.1, by its index: one text encoder, no pooled embedding. Without an index: SDXL."""
+    try:
+        return json.loads((folder / "model_index.json").read_bytes()).get("_class_name") in ONE_ENCODER
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def parts(folder: Path) -> tuple[str, ...]:
+    """Those that hold weights."""
+    return ("unet", "vae", *tokenizers(folder).values())
+
+
+def tokenizers(folder: Path) -> dict[str, str]:
+    """Tokenizer -> its text encoder."""
+    return {"tokenizer": "text_encoder"} if one_encoder(folder) else TOKENIZERS
+
+
+def configurations(folder: Path) -> tuple[str, ...]:
+    return ("model_index.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in parts(folder)))
 
 
 def missing_files(folder: Path, variant: str | None) -> list[str]:
     """Files that the pipeline needs and `folder` lacks (relative names). Only safetensors count as weights."""
-    needed = [*CONFIGURATIONS, *(f"{part}/tokenizer_config.json" for part in TOKENIZERS)]
+    needed = [*configurations(folder), *(f"{part}/tokenizer_config.json" for part in tokenizers(folder))]
     missing = [name for name in needed if not (folder / name).is_file()]
-    for part in PARTS:
+    for part in parts(folder):
         if not weights(folder, part, variant):
             missing.append(f"{part}/{_stem(part, variant)}.safetensors")
-    for part in TOKENIZERS:
+    for part in tokenizers(folder):
         if not (folder / part / "tokenizer.json").is_file():
             missing += [f"{part}/{f}" for f in ("vocab.json", "merges.txt") if not (folder / part / f).is_file()]
     return missing
@@ -47,12 +68,11 @@ def folder_variant(folder: Path) -> str | None:
 
 def broken_files(folder: Path, variant: str | None) -> list[str]:
     """What is wrong with files that are there, one line each with the file's path."""
-    tokenizers = [
-        f"{part}/{f}" for part in TOKENIZERS for f in ("tokenizer.json", "tokenizer_config.json", "vocab.json")
-    ]
-    present = [name for name in [*CONFIGURATIONS, *tokenizers] if (folder / name).is_file()]
+    words = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+    of_tokenizers = [f"{part}/{f}" for part in tokenizers(folder) for f in words]
+    present = [name for name in [*configurations(folder), *of_tokenizers] if (folder / name).is_file()]
     found = {folder / name: _json_problem(folder / name) for name in present}
-    for part in PARTS:
+    for part in parts(folder):
         shards = weights(folder, part, variant)
         found |= {path: weights_problem(path, shards) for path in shards}
     if not any(found.values()):
@@ -102,7 +122,7 @@ def weights_problem(path: Path, shards: list[Path]) -> str:
 
 def _misfits(folder: Path) -> dict[str, str]:
     """File -> the number in it with which no picture can be made."""
-    configs = {name: json.loads((folder / name).read_bytes()) for name in CONFIGURATIONS}
+    configs = {name: json.loads((folder / name).read_bytes()) for name in configurations(folder)}
     channels = configs["vae/config.json"].get("block_out_channels")
     found = {}
     if not (isinstance(channels, list) and channels and all(isinstance(c, int) for c in channels)):
@@ -112,7 +132,7 @@ def _misfits(folder: Path) -> dict[str, str]:
         found["unet/config.json"] = (
             f"in_channels: got {latents[0]!r}, expected the VAE's latent_channels, {latents[1]!r}"
         )
-    for part, encoder in TOKENIZERS.items():
+    for part, encoder in tokenizers(folder).items():
         name = f"{part}/tokenizer_config.json"
         longest = json.loads((folder / name).read_bytes()).get("model_max_length")
         most = configs[f"{encoder}/config.json"].get("max_position_embeddings", 77)

@@ -20,7 +20,7 @@ from svdstory.pipeline.sampling.denoiser import groups_of, predict
 from svdstory.pipeline.sampling.families import family_of, processor_of
 from svdstory.pipeline.sampling.family import Family, Pass
 from svdstory.pipeline.sampling.freeu import freeu
-from svdstory.pipeline.sampling.layers import attention_layers, processors_on
+from svdstory.pipeline.sampling.layers import attention_layers, processors_on, shared_ratios
 from svdstory.pipeline.sampling.masks import SubjectMasks
 from svdstory.pipeline.sampling.noise import Draws
 from svdstory.pipeline.sampling.schedule import timesteps_of
@@ -101,7 +101,7 @@ class Attached:
         """A new run: fresh masks and filters, the method's processors on the layers."""
         method, layers = self.method, attention_layers(self.pipe.unet)
         subject = torch.zeros(self.images, 1, dtype=torch.long) if self.subject_tokens is None else self.subject_tokens
-        masks = SubjectMasks(subject, height, width, device)
+        masks = SubjectMasks(subject, height, width, device, shared_ratios(layers))
         self.bank = SpectralBank(method.filter_k, method.filter_v, exact=False)
         timesteps = timesteps_of(self.pipe.scheduler)
         self.family = family_of(Pass(method, self.pipe.unet, layers, timesteps, self.draws, Stage(), masks, self.bank))

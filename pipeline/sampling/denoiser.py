@@ -20,7 +20,7 @@ Denoiser = Callable[[Tensor, int], Tensor]  # latents (B, C, H, W), step -> nois
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the UNet is told about each image.
+    """What the UNet is told about each image. The pooled ones and time_ids are SDXL's; None for SD 1.5 and 2.1.
 
     prompt_embeds, negative_prompt_embeds: (B, L, D); pooled_prompt_embeds, negative_pooled_prompt_embeds: (B, P);
     time_ids: (6,) original size, crop corner, target size; subject_tokens: (B, S) positions of the subject's tokens,
@@ -29,10 +29,10 @@ class Conditioning:
     """
 
     prompt_embeds: Tensor
-    pooled_prompt_embeds: Tensor
+    pooled_prompt_embeds: Tensor | None
     negative_prompt_embeds: Tensor
-    negative_pooled_prompt_embeds: Tensor
-    time_ids: Tensor
+    negative_pooled_prompt_embeds: Tensor | None
+    time_ids: Tensor | None
     subject_tokens: Tensor
     identity_tokens: int = 0
 
@@ -41,9 +41,13 @@ class Conditioning:
 
     def of(self, rows: Tensor, halves: int) -> dict:
         """The UNet's keyword arguments for these images, (R,) indices."""
-        text, pooled = self.prompt_embeds[rows], self.pooled_prompt_embeds[rows]
+        text, pooled = self.prompt_embeds[rows], self.pooled_prompt_embeds
         if halves == 2:
             text = torch.cat([self.negative_prompt_embeds[rows], text])
+        if pooled is None:
+            return {"encoder_hidden_states": text}
+        pooled = pooled[rows]
+        if halves == 2:
             pooled = torch.cat([self.negative_pooled_prompt_embeds[rows], pooled])
         time_ids = self.time_ids.expand(len(text), -1)
         return {"encoder_hidden_states": text, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids}}

@@ -12,11 +12,13 @@ from svdstory.pipeline.config.strict import InputError
 @dataclass(frozen=True)
 class Layer:
     """One attention layer: `up_blocks.0.attentions.1.transformer_blocks.0.attn1`, its module, and its number among
-    the layers of its kind (attn1 or attn2) in the order in which the UNet registers them: down, up, mid."""
+    the layers of its kind (attn1 or attn2) in the order in which the UNet registers them: down, up, mid. ratio: its
+    tokens have 1 / ratio of the latents' sides; SDXL's 2 and 4, SD 1.5's and 2.1's 1, 2, 4 and 8."""
 
     name: str
     module: torch.nn.Module
     number: int
+    ratio: int
 
     @property
     def kind(self) -> str:
@@ -29,9 +31,12 @@ class Layer:
 
     @property
     def block(self) -> str:
-        """down0, down1, .., mid, up0, up1, .."""
-        part, number = self.name.split(".")[:2]
-        return "mid" if part == "mid_block" else part.removesuffix("_blocks") + number
+        """Of SDXL's blocks with cross-attention the one of its kind and ratio: down1, down2, mid, up0 or up1. Attention
+        at the latents' own size, which SDXL has not, counts with that at half of it."""
+        if self.part == "mid_block":
+            return "mid"
+        coarse = self.ratio >= 4
+        return f"down{1 + coarse}" if self.part == "down_blocks" else f"up{1 - coarse}"
 
 
 def inner_unet(unet) -> torch.nn.Module:
@@ -59,10 +64,13 @@ def execution_device(unet) -> torch.device:
 def attention_layers(unet) -> list[Layer]:
     """All attn1 and attn2 of the UNet. Raises InputError if one of the kinds is missing: nothing could act on it."""
     layers: dict[str, list[Layer]] = {"attn1": [], "attn2": []}
-    for name, module in inner_unet(unet).named_modules():
+    inner = inner_unet(unet)
+    ratios = block_ratios(inner)
+    for name, module in inner.named_modules():
         of_kind = layers.get(name.rsplit(".", 1)[-1])
         if of_kind is not None and hasattr(module, "set_processor"):
-            of_kind.append(Layer(name, module, len(of_kind)))
+            block = next((block for block in ratios if name.startswith(f"{block}.")), None)
+            of_kind.append(Layer(name, module, len(of_kind), ratios.get(block, 1)))
     missing = [kind for kind, found in layers.items() if not any(layer.part == "up_blocks" for layer in found)]
     if missing:
         raise InputError(
@@ -70,6 +78,25 @@ def attention_layers(unet) -> list[Layer]:
             "do nothing. Give SDXL's UNet2DConditionModel with diffusers' attention layers."
         )
     return layers["attn1"] + layers["attn2"]
+
+
+def block_ratios(unet: torch.nn.Module) -> dict[str, int]:
+    """Block -> by how much the latents' sides are larger than those that it works at: `up_blocks.0` -> 4."""
+    ratios, ratio = {}, 1
+    for number, block in unet.down_blocks.named_children():
+        ratios[f"down_blocks.{number}"] = ratio
+        ratio *= 2 if getattr(block, "downsamplers", None) else 1
+    ratios["mid_block"] = ratio
+    for number, block in unet.up_blocks.named_children():
+        ratios[f"up_blocks.{number}"] = ratio
+        ratio //= 2 if getattr(block, "upsamplers", None) else 1
+    return ratios
+
+
+def shared_ratios(layers: list[Layer]) -> tuple[int, ...]:
+    """Of the self-attention that images share, in the up blocks, coarse ones first; 4 and 2 are always among them."""
+    own = {layer.ratio for layer in layers if layer.kind == "attn1" and layer.part == "up_blocks"}
+    return tuple(sorted({4, 2, *own}, reverse=True))
 
 
 @contextmanager

@@ -16,12 +16,13 @@ LAST_STEPS = 20  # steps that a map is averaged over
 class SubjectMasks:
     """Collects the attention to the subject's tokens and turns it into masks at the end of each step."""
 
-    def __init__(self, subject_tokens: torch.Tensor, height: int, width: int, device):
+    def __init__(self, subject_tokens: torch.Tensor, height: int, width: int, device, ratios: tuple[int, ...] = (4, 2)):
         """`subject_tokens`: (B, S) positions in each prompt, repeated where an image has fewer than S.
-        `height`, `width`: of the latents. Maps are recorded at H/4 × W/4, masks made at H/4 and H/2."""
+        `height`, `width`: of the latents. Maps are recorded at H/4 × W/4, masks made at H/r × W/r for each r of
+        `ratios` (layers.shared_ratios): SDXL's H/4 and H/2; SD's H too."""
         self.subject = subject_tokens.to(device)
         self.map_size = (height // 4, width // 4)
-        self.mask_sizes = [(height // 4, width // 4), (height // 2, width // 2)]
+        self.mask_sizes = {ratio: (height // ratio, width // ratio) for ratio in ratios}
         self.maps: deque[torch.Tensor] = deque(maxlen=LAST_STEPS)
         self._masks: dict[int, torch.Tensor] = {}
         self._sum = torch.zeros(*self.subject.shape, self.map_size[0] * self.map_size[1], device=device)
@@ -49,7 +50,7 @@ class SubjectMasks:
         """The undropped masks after the last step, at each resolution: tokens -> (B, tokens) bool."""
         if not self._masks:
             mean = torch.stack(list(self.maps)).mean(0).unflatten(-1, self.map_size)
-            for size in self.mask_sizes:
+            for size in self.mask_sizes.values():
                 resized = F.interpolate(mean, size=size, mode="bilinear", align_corners=False).flatten(2)
                 self._masks[size[0] * size[1]] = (resized > otsu(resized)[..., None]).any(1)
         return self._masks

@@ -19,7 +19,7 @@ from svdstory.pipeline.sampling.families import family_of, processor_of
 from svdstory.pipeline.sampling.family import Pass
 from svdstory.pipeline.sampling.freeu import freeu
 from svdstory.pipeline.sampling.injection import Correspondences, correspond
-from svdstory.pipeline.sampling.layers import attention_layers, execution_device, processors_on
+from svdstory.pipeline.sampling.layers import attention_layers, execution_device, processors_on, shared_ratios
 from svdstory.pipeline.sampling.masks import SubjectMasks
 from svdstory.pipeline.sampling.noise import Draws
 from svdstory.pipeline.sampling.replay import replaying, trajectory
@@ -133,8 +133,8 @@ def one_pass(
 ) -> Sample:
     """One pass over the schedule: without `matches` the first, with them the second."""
     scheduler, device, size = begun(scheduler, steps), execution_device(unet), latents.shape[-2:]
-    masks = SubjectMasks(conditioning.subject_tokens, *size, device)
     layers = attention_layers(unet)
+    masks = SubjectMasks(conditioning.subject_tokens, *size, device, shared_ratios(layers))
     shared = layers, timesteps_of(scheduler), draws, Stage(), masks, bank, spectra, conditioning.identity_tokens
     run = Pass(method, unet, *shared, matches)
     family = family_of(run)

@@ -13,7 +13,7 @@ from svdstory.pipeline.sampling import injection
 from svdstory.pipeline.sampling.attention import ExtendedSelfAttention, InjectedSelfAttention, RandomReferenceAttention
 from svdstory.pipeline.sampling.call import Call, StepPlan
 from svdstory.pipeline.sampling.family import Family, Pass
-from svdstory.pipeline.sampling.layers import Layer, inner_unet, uncompiled
+from svdstory.pipeline.sampling.layers import Layer, block_ratios, inner_unet, uncompiled
 
 NU = (0.9, 0.81836735)  # query blending's share of the plain queries, at the first step and after a tenth
 
@@ -65,16 +65,19 @@ class ConsiStory(Family):
 
     @contextmanager
     def around(self, call: Call):
-        """At the features' step: keep the cond half of the output of up_blocks[0]. A compiled UNet runs that step
-        uncompiled, as compiled code sees no new hooks."""
+        """At the features' step: keep the cond half of the output of the up block that ends at half the latents' size:
+        SDXL's first, SD's second (DIFT's choice for 2.1). A compiled UNet runs that step uncompiled, as compiled code
+        sees no new hooks."""
         if not call.plan.keeps_features:
             yield
             return
-        rows = len(call.group.rows)
-        hook = (
-            inner_unet(self.run.unet)
-            .up_blocks[0]
-            .register_forward_hook(lambda module, args, output: self.features.append(output[-rows:]))
+        rows, unet = len(call.group.rows), inner_unet(self.run.unet)
+        ratios = block_ratios(unet)
+        [to_half, *_] = [
+            b for b, block in enumerate(unet.up_blocks) if block.upsamplers and ratios[f"up_blocks.{b}"] == 4
+        ]
+        hook = unet.up_blocks[to_half].register_forward_hook(
+            lambda module, args, output: self.features.append(output[-rows:])
         )
         try:
             with uncompiled():

@@ -41,7 +41,8 @@ class ConsistentSelfAttention(Family):
     def kept(self, step: int) -> dict[int, Tensor]:
         """tokens -> (M, tokens): which tokens of each identity image the others see."""
         masks, kept = self.run.masks, {}
-        for (height, width), share in zip(masks.mask_sizes, (self.switches.s_quarter, self.switches.s_half)):
+        for ratio, (height, width) in masks.mask_sizes.items():
+            share = self.switches.s_quarter if ratio >= 4 else self.switches.s_half
             images, tokens = range(self.switches.id_images), height * width
             u = torch.stack([self.run.draws.tokens(j, step, tokens) for j in images])
             kept[tokens] = (u < share).to(masks.subject.device, non_blocking=True)

@@ -1,0 +1,30 @@
+"""Where a pipeline's weights lie while it works: on the device, or in the CPU's memory, by diffusers' three ways."""
+
+import torch
+
+from svdstory.pipeline.models.memory import Offload
+
+
+def place_on(device: torch.device, pipe, offload: Offload | None = None) -> None:
+    """The pipeline, ready to work on the device. The images are the same whatever `offload` is."""
+    if offload is None:
+        pipe.to(device)
+    elif offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        if pipe.vae.config.force_upcast and pipe.vae.dtype == torch.float16:
+            pipe.vae.to(torch.float32)  # it decodes so, and could not be cast once its layers come and go
+        if offload == "sequential":
+            pipe.enable_sequential_cpu_offload(device=device)
+        else:
+            by_group(pipe, device)
+
+
+def by_group(pipe, device: torch.device) -> None:
+    """Layer by layer, the next one fetched on a CUDA stream of its own."""
+    from diffusers.hooks import apply_group_offloading
+
+    settings = dict(onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level")
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            apply_group_offloading(part, use_stream=device.type == "cuda", **settings)
