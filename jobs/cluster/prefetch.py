@@ -5,7 +5,7 @@ from pathlib import Path
 from svdstory.jobs.study.experiment import find_experiment, read_experiment
 from svdstory.pipeline.config.strict import InputError, choices, parse
 from svdstory.pipeline.models.spec import ModelSpec, hub_snapshot, resolve_model, shipped_models
-from svdstory.pipeline.models.weight_files import missing_files
+from svdstory.pipeline.models.weight_files import hub_folder, missing_files
 
 
 def needed(what: str | None, model: str | None = None) -> tuple[list[str], list[str]]:
@@ -21,7 +21,7 @@ def needed(what: str | None, model: str | None = None) -> tuple[list[str], list[
 
 
 def fetch_model(name: str) -> Path | None:
-    """Stage a model's pinned revision in huggingface_hub's cache; None for one that needs no staging.
+    """Stage a model's pinned revision, and its LoRA, in huggingface_hub's cache; None for one that needs no staging.
 
     Only what the pipeline reads: configurations, tokenizers, and the safetensors of its variant.
     Raises InputError for an unknown model, and where the hub cannot be reached or lacks a file.
@@ -34,24 +34,30 @@ def fetch_model(name: str) -> Path | None:
     if spec.source != "hub":
         return None
     if missing_files(hub_snapshot(spec), spec.variant):
-        _download(spec)
+        _download(spec, spec.location, spec.revision, ["*/*.json", "*.json", "*/*.txt", f"*/{_weights(spec)}"])
+    for lora in spec.loras:
+        if not (hub_folder(lora.repository, lora.revision) / lora.file).is_file():
+            _download(spec, lora.repository, lora.revision, [lora.file])
     return Path(resolve_model(name).folder)
 
 
-def _download(spec: ModelSpec) -> None:
+def _weights(spec: ModelSpec) -> str:
+    return f"*.{spec.variant}.safetensors" if spec.variant else "*.safetensors"
+
+
+def _download(spec: ModelSpec, repository: str, revision: str | None, patterns: list[str]) -> None:
     from huggingface_hub import snapshot_download
 
-    weights = f"*.{spec.variant}.safetensors" if spec.variant else "*.safetensors"
     try:
         snapshot_download(
-            spec.location,
-            revision=spec.revision,
-            allow_patterns=["*/*.json", "*.json", "*/*.txt", f"*/{weights}"],
+            repository,
+            revision=revision,
+            allow_patterns=patterns,
             ignore_patterns=["*.bin", "*.pth", "*.ckpt", "*.onnx*", "*flax*", "*openvino*", "safety_checker/*"],
         )
     except Exception as error:  # the hub's, requests' and the file system's errors have no common base
         raise InputError(
-            f"model {spec.name}: {spec.location} at {spec.revision} could not be fetched "
+            f"model {spec.name}: {repository} at {revision} could not be fetched "
             f"({type(error).__name__}: {error}). "
             "Run this where there is internet (a login node), without HF_HUB_OFFLINE; "
             "HF_HOME says where the files go, and jobs must see the same folder."

@@ -31,13 +31,21 @@ def _located(lora: Lora, near: Path, text_width: int | None) -> Lora:
         places = [hub_folder(lora.repository, lora.revision) / lora.file]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise InputError(f"LoRA {lora.file}: there is no such file: {' or '.join(map(str, places))}.", key="loras")
+        fetch = f" Fetch it where there is internet: {fetching(lora)}" if lora.repository else ""
+        raise InputError(
+            f"LoRA {lora.file}: there is no such file: {' or '.join(map(str, places))}.{fetch}", key="loras"
+        )
     if path.suffix != ".safetensors":
         raise InputError(f"LoRA {path}: only .safetensors are read: pickles can run any code.", key="loras")
     problem = weights_problem(path, [path]) or _problem(header_of(path), text_width)
     if problem:
         raise InputError(f"LoRA {path}: {problem}", key="loras")
-    return lora.model_copy(update={"file": str(path.resolve()), "sha256": file_hash(path).hex()})
+    # absolute, not resolved: in the hub's cache it is a link to a file without a suffix, which diffusers would not read
+    return lora.model_copy(update={"file": str(path.absolute()), "sha256": file_hash(path).hex()})
+
+
+def fetching(lora: Lora) -> str:
+    return f"hf download {lora.repository} {lora.file} --revision {lora.revision}"
 
 
 def _problem(header: dict[str, dict], text_width: int | None) -> str:

@@ -14,17 +14,21 @@ def place_on(device: torch.device, pipe, offload: Offload | None = None) -> None
     else:
         if pipe.vae.config.force_upcast and pipe.vae.dtype == torch.float16:
             pipe.vae.to(torch.float32)  # it decodes so, and could not be cast once its layers come and go
-        if offload == "sequential":
-            pipe.enable_sequential_cpu_offload(device=device)
-        else:
-            by_group(pipe, device)
+        for part in pipe.components.values():
+            if isinstance(part, torch.nn.Module):
+                (by_layer if offload == "sequential" else by_group)(part, device)
 
 
-def by_group(pipe, device: torch.device) -> None:
-    """Layer by layer, the next one fetched on a CUDA stream of its own."""
+def by_layer(part: torch.nn.Module, device: torch.device) -> None:
+    """As a pipeline's enable_sequential_cpu_offload does."""
+    from accelerate import cpu_offload
+
+    cpu_offload(part, execution_device=device, offload_buffers=True)
+
+
+def by_group(part: torch.nn.Module, device: torch.device) -> None:
+    """By layer, the next one fetched on a CUDA stream of its own."""
     from diffusers.hooks import apply_group_offloading
 
     settings = dict(onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level")
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
-            apply_group_offloading(part, use_stream=device.type == "cuda", **settings)
+    apply_group_offloading(part, use_stream=device.type == "cuda", **settings)

@@ -78,9 +78,9 @@ def test_a_loop_of_the_callers_and_micro_batches_see_the_same(model):
 
 
 def test_a_lora_is_applied_to_it(model, tmp_path):
-    name = "unet.up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_q"
+    name = "unet.up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_v"
     weight = model.pipe.unet.get_submodule(name.removeprefix("unet.")).weight
-    a, b = torch.ones(2, weight.shape[1]), torch.ones(weight.shape[0], 2)
+    a, b = torch.linspace(-1, 1, weight.shape[1]).expand(2, -1).clone(), torch.ones(weight.shape[0], 2)
     save_file({f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}, tmp_path / "style.safetensors")
     plain, adapted = (
         drawn(model, named("sdxl")).latents,
