@@ -1,11 +1,13 @@
 """What a worker records of a failure, and of a unit that it made."""
 
 import errno
+import json
 
 import pytest
 import torch
 
 from svdstory.jobs.node import record_spectra, worker
+from svdstory.jobs.study.command_line import command_of
 from svdstory.jobs.study.experiment import Experiment
 from svdstory.jobs.study.plan import make_plan
 from svdstory.jobs.study.store import Store
@@ -54,6 +56,14 @@ def test_a_unit_tells_the_micro_batch_and_the_device_it_was_made_with(plan, tmp_
     assert worker.work(plan, store, [key], device="cpu", micro_batch=1).made == [key]
     manifest = store.manifest(key)
     assert manifest["micro_batch"] == 1 and manifest["device"] == "cpu"
+
+
+def test_a_pictures_parameters_name_svdstorys_seed_and_command_and_no_seed_that_others_would_draw(plan):
+    [cell] = plan.units.values()
+    told = worker.text_chunks(plan, cell, 1)["parameters"]
+    assert told.startswith("A photo of a red fox at the beach\nSteps: 2, Sampler: ddim")
+    assert f"svdstory seed: {cell.seed}, svdstory command: " in told and ", Seed:" not in told and "\nSeed:" not in told
+    assert json.loads(told.partition("svdstory command: ")[2]) == command_of(plan, cell)
 
 
 @pytest.mark.parametrize("exact", [False, True])
