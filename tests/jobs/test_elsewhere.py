@@ -1,5 +1,6 @@
 """Laptops: what only Linux has is not needed there; workstations: a worker for each GPU."""
 
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +27,18 @@ for name in ("read_text", "read_bytes", "stat"):
 os.scandir, os.stat = absent(os.scandir), absent(os.stat)
 """
 
+# One process for all: each would import torch anew
+IN_TURN = """
+import json, sys
+from svdstory.jobs.cli.app import main
+def status(words):
+    try:
+        main(words.split())
+    except SystemExit as ended:
+        return ended.code or 0
+print(json.dumps([status(words) for words in sys.argv[1:]]))
+"""
+
 
 def test_the_commands_of_a_laptop_run_without_what_only_linux_has(tmp_path):
     (tmp_path / "lib").mkdir()
@@ -35,23 +48,24 @@ def test_the_commands_of_a_laptop_run_without_what_only_linux_has(tmp_path):
     )
     path = os.pathsep.join([str(tmp_path / "lib"), *filter(None, [os.environ.get("PYTHONPATH")])])
 
-    def svdstory(*words: str) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "PYTHONPATH": path}
-        command = [sys.executable, "-m", "svdstory.jobs", *words]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-
-    told = {}
-    for words in (
+    environment = {**os.environ, "PYTHONPATH": path}
+    commands = [
         "run small.yaml --out run",
         "plan small.yaml",
         "verify run --deep",
         "score run",
         "reduce run",
         "clean run",
-    ):
-        told[words] = svdstory(*words.split())
-    assert {words: done.returncode for words, done in told.items() if done.returncode} == {}, told
-    assert "Traceback" not in svdstory("doctor", "--model", "tiny").stderr
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, *commands, "doctor --model tiny"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    *statuses, _ = json.loads(done.stdout.splitlines()[-1])
+    assert statuses == [0] * len(commands) and "Traceback" not in done.stderr, done.stdout + done.stderr
 
 
 def test_a_living_process_is_not_swept_where_there_is_no_proc(tmp_path, monkeypatch):
