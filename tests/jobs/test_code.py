@@ -47,7 +47,7 @@ def test_the_report_says_where_a_run_mixes_code_torch_and_devices(tmp_path):
         "versions": {"torch": "2.8.0", "diffusers": "0.35"},
     }
     manifest.write_text(json.dumps(changed))
-    notes = "\n".join(reduce(tmp_path).notes)
+    notes = "\n".join(reduce(tmp_path, figures=[]).notes)
     for words in ("different code", "different devices", "versions of torch", "versions of diffusers"):
         assert words in notes
     assert "Tesla V100 (1 units)" in notes and "0123456789ab" in (tmp_path / "report" / "report.md").read_text()

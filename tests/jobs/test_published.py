@@ -50,11 +50,11 @@ def test_the_report_says_where_the_run_was_not_made_as_the_papers_numbers_were(r
 
 
 def test_reduce_sets_a_table_beside_on_the_page_and_in_report_md_only_when_asked(run):
-    reduce(run, published=TABLE)
+    reduce(run, published=TABLE, figures=[])
     report, page = ((run / "report" / name).read_text() for name in ("report.md", "index.html"))
     assert "## Beside One-Prompt-One-Story, arXiv 2501.13554" in report and "| ConsiStory | CLIP-T | 0.8769 |" in report
     assert 'id="published"' in page and "sets: 192 in the paper, 2 here" in page
-    reduce(run)
+    reduce(run, figures=[])
     assert "Beside" not in (run / "report" / "report.md").read_text()
 
 
