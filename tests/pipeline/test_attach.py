@@ -16,7 +16,7 @@ from tests.pipeline.reference import relative_error
 from tests.pipeline.test_sampler import state_of
 
 FOX = PromptSet(style="a photo of", subject="a fox", concept=("fox",), settings=("in snow", "in rain", "asleep"))
-SIDE, STEPS = 128, 6
+SIDE, STEPS = 128, 4
 
 
 @pytest.fixture(scope="module")
