@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ EXPERIMENT = """sets: [fox.yaml]
 methods: [sdxl, consistory, svd-log]
 model: tiny
 steps: 4
-"""
+scorers: [clipscore:tiny]
+"""  # numbers of one scorer give no figure, which are others' tests and seconds each
 FOX = "style: A photo of\nsubject: a red fox\nconcept: fox\nsettings: [in the snow, at the beach]\n"
 
 
@@ -89,12 +91,10 @@ def test_images_tell_how_they_were_made(undisturbed):
     assert (undisturbed / "units" / image.text["unit"][:2] / image.text["unit"] / "1.png").is_file()
 
 
-def test_same_command_again_makes_nothing_and_leaves_the_same_report(folder, undisturbed):
+def test_same_command_again_makes_nothing_and_leaves_the_same_report(folder, undisturbed, svdstory):
     before, reported = units_of(undisturbed), report_of(undisturbed)
     stamps = {p: p.stat().st_mtime_ns for p in undisturbed.glob("units/*/*/*")}
-    process = start(folder, undisturbed)
-    process.communicate(timeout=300)
-    assert process.returncode == 0
+    assert svdstory("run", folder / "small.yaml", "--out", undisturbed, "--workers", "1")[0] == 0
     assert units_of(undisturbed) == before and report_of(undisturbed) == reported
     assert {p: p.stat().st_mtime_ns for p in undisturbed.glob("units/*/*/*")} == stamps
 
@@ -107,7 +107,7 @@ def test_run_killed_in_the_middle_of_sampling_goes_on_where_it_was(folder, undis
     process.wait(timeout=60)
     done = {p.parent.name: p.stat().st_mtime_ns for p in out.glob("units/*/*/manifest.json")}
     assert 1 <= len(done) < 3
-    again = start(folder, out)
+    again = start(folder, out, "--workers", "1")
     again.communicate(timeout=300)
     assert again.returncode == 0
     assert units_of(out) == units_of(undisturbed) and report_of(out) == report_of(undisturbed)
@@ -121,40 +121,32 @@ def test_run_killed_in_the_middle_of_sampling_goes_on_where_it_was(folder, undis
 
 def test_two_runs_at_once_into_one_folder_end_with_one_result(folder, undisturbed):
     out = folder / "twice"
-    both = [start(folder, out), start(folder, out)]
+    both = [start(folder, out, "--workers", "1") for _ in range(2)]
     logs = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], logs
     assert units_of(out) == units_of(undisturbed) and report_of(out) == report_of(undisturbed)
 
 
-def test_one_unit_alone_has_the_same_pixels_as_in_the_whole_study(folder, undisturbed):
+def test_one_unit_alone_has_the_same_pixels_as_in_the_whole_study(folder, undisturbed, svdstory):
     out = folder / "alone"
-    done = subprocess.run(
-        command("run", folder / "small.yaml", "--methods", "svd-log", "--out", out),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    status, _, errors = svdstory("run", folder / "small.yaml", "--methods", "svd-log", "--out", out)
+    assert status == 0, errors
     assert units_of(out).items() <= units_of(undisturbed).items()
 
 
-def test_damaged_units_are_holes_in_the_report_and_are_made_again(folder, undisturbed):
-    import shutil
-
+def test_damaged_units_are_holes_in_the_report_and_are_made_again(folder, undisturbed, svdstory):
     out = folder / "damaged"
     shutil.copytree(undisturbed, out)
     first, second, _ = sorted(out.glob("units/*/*"))
     (first / "0.png").write_bytes((first / "0.png").read_bytes()[:100])
     (second / "manifest.json").write_text('{"files": {"0.p')
-    reduced = subprocess.run(command("reduce", out), capture_output=True, text=True)
-    assert reduced.returncode == 1 and "corrupt" in reduced.stdout
-    assert subprocess.run(command("verify", out), capture_output=True).returncode == 1
-    process = start(folder, out)
-    process.communicate(timeout=300)
-    assert process.returncode == 0 and units_of(out) == units_of(undisturbed)
+    status, printed, _ = svdstory("reduce", out)
+    assert status == 1 and "corrupt" in printed
+    assert svdstory("verify", out)[0] == 1
+    assert svdstory("run", folder / "small.yaml", "--out", out, "--workers", "1")[0] == 0
+    assert units_of(out) == units_of(undisturbed)
     assert len(list((out / "corrupt").iterdir())) == 2
-    assert subprocess.run(command("verify", out, "--deep"), capture_output=True).returncode == 0
+    assert svdstory("verify", out, "--deep")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -194,7 +186,7 @@ def test_on_a_terminal_a_run_shows_one_bar_and_ends_with_the_page_to_open(folder
 
     terminal, end = pty.openpty()
     process = subprocess.Popen(
-        command("run", folder / "small.yaml", "--out", undisturbed),
+        command("run", folder / "small.yaml", "--out", undisturbed, "--workers", "1"),
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=end,
