@@ -1,4 +1,5 @@
-"""The grids of one prompt set in the report: rows are methods, columns are settings, grouped by seed."""
+"""The grids of one prompt set in the report: rows are methods, columns are settings, grouped by seed. Above them, where
+pictures show the subject, these."""
 
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from svdstory.jobs.report.grids import Grid, Row, cause_png, draw_grid, png
 from svdstory.jobs.report.labels import lead, method_label, word
 from svdstory.jobs.report.parts import Below
 from svdstory.jobs.report.thumbnails import Pack
+from svdstory.jobs.study.reference_files import placed
+from svdstory.pipeline.config.prompt_sets import PromptSet
+from svdstory.pipeline.config.references import read_picture
+from svdstory.pipeline.config.strict import InputError
 
 SEEDS = 24  # on one grid
 
@@ -53,20 +58,34 @@ def set_grid(study: Study, set_name: str, places: list[Place], thumbnails: Pack,
     prompts = study.plan.sets[set_name]
     seeds = sorted({place.cell.seed for place in places})
     at = {(place.cell.method, place.cell.seed): place for place in places}
+    shown = reference_rows(study, prompts, len(seeds), lang)
     rows = tuple(
         Row(method_label(method, lang), tuple(part_of(at[method, seed], thumbnails) for seed in seeds))
         for method in study.plan.methods
     )
+    breaks = {0, *family_breaks(study.plan.methods)} if shown else family_breaks(study.plan.methods)
     return Grid(
         f"{lead(prompts)} …",
         tuple(f"… {s}" for s in prompts.settings),
         tuple(f"{word('seed', lang)} {s}" for s in seeds),
-        rows,
+        shown + rows,
         tuple(study.plan.size),
         tuple(study.notes),
         setting_text(study),
-        family_breaks(study.plan.methods),
+        frozenset(row + len(shown) for row in breaks),
     )
+
+
+def reference_rows(study: Study, prompts: PromptSet, seeds: int, lang: str) -> tuple[Row, ...]:
+    """One row of the pictures that methods were given, as many as there are columns; none for a set without any."""
+    shown = placed(prompts, study.run).references[: len(prompts.settings)]
+    if not shown:
+        return ()
+    try:
+        part = [read_picture(reference, tuple(study.plan.size)) for reference in shown]
+    except InputError as error:  # the run's copy is gone, or damaged
+        part = str(error)
+    return (Row(word("references", lang), (part, *[[]] * (seeds - 1))),)
 
 
 def part_of(place: Place, thumbnails: Pack) -> list[Image.Image] | str:

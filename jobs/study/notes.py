@@ -26,7 +26,8 @@ def notes(plan: Plan) -> list[str]:
     for name, prompts in plan.sets.items():
         for line in [*filter(None, [prompts.note]), *foreign_syntax(plan, prompts), *outside_the_world(plan, prompts)]:
             by_line.setdefault(line, []).append(name)
-    return [f"{_some(names)}: {line}" for line, names in by_line.items()] + method_notes(plan) + [*notes_of(plan)]
+    lines = [f"{_some(names)}: {line}" for line, names in by_line.items()]
+    return lines + reference_notes(plan) + method_notes(plan) + [*notes_of(plan)]
 
 
 def _some(names: list[str]) -> str:
@@ -90,6 +91,24 @@ def tuning_notes(plan: Plan) -> list[str]:
         lines.append(f"{_some(few)}: fewer than {FEW_PICTURES} pictures: a tuned subject keeps their backgrounds, too")
     for by in sorted({recipe.anchor_method for recipe in tuned.values()}) if none else ():
         lines.append(f"{_some(none)}: without pictures tuned methods learn what {by} draws: {by}'s subject, distilled")
+    return lines
+
+
+def reference_notes(plan: Plan) -> list[str]:
+    """What becomes of the sets' pictures: methods that ignore them, and pictures beyond a method's anchors."""
+    counts = {name: len(prompts.references) for name, prompts in plan.sets.items() if prompts.references}
+    if not counts:
+        return []
+    lines, most = [], max(counts.values())
+    ignoring = [name for name, method in plan.methods.items() if not method.references_used(most)]
+    if ignoring:
+        lines.append(
+            f"reference pictures are not for {', '.join(ignoring)}: no anchors there, so nothing looks at them"
+        )
+    for name, method in plan.methods.items():
+        used, beyond = method.references_used(most), [s for s, n in counts.items() if n > method.references_used(n)]
+        if used and beyond:
+            lines.append(f"{_some(beyond)}: more pictures than method {name} has anchors: the first {used} serve")
     return lines
 
 

@@ -3,12 +3,15 @@
 import io
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from svdstory.jobs.report.set_grids import reference_rows
 from svdstory.jobs.study.experiment import Experiment
+from svdstory.jobs.study.notes import notes
 from svdstory.jobs.study.plan import make_plan, read_plan, write_plan
 from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.run_folder import check_growth
@@ -243,3 +246,24 @@ def xyz(*values: float) -> bytes:
 def test_sixteen_bits_of_grey_are_not_clipped(tmp_path):
     Image.fromarray(np.full((64, 64), 0x8000, np.uint16)).save(tmp_path / "a.png")
     assert (read(tmp_path / "a.png") == 128).all()
+
+
+def test_the_grid_begins_with_the_pictures(tmp_path):
+    photo(tmp_path / "one.png")
+    plan = plan_of(tmp_path, SET + "references: [one.png]\n")
+    write_plan(plan, tmp_path / "run")
+    study = SimpleNamespace(run=tmp_path / "run", plan=plan)
+    [row] = reference_rows(study, plan.sets["corgi"], seeds=2, lang="en")
+    assert row.label == "reference pictures" and [len(part) for part in row.parts] == [1, 0]
+    assert row.parts[0][0].size == SIZE
+    next((tmp_path / "run" / "references").iterdir()).write_bytes(b"damaged")
+    assert "changed since the plan" in reference_rows(study, plan.sets["corgi"], 1, "en")[0].parts[0]
+
+
+def test_the_plan_says_who_ignores_the_pictures_and_which_serve(tmp_path):
+    for i in range(3):
+        photo(tmp_path / f"{i}.png", colour=(i, 0, 0))
+    said = notes(plan_of(tmp_path, SET + "references: [0.png, 1.png, 2.png]\n"))
+    assert any("reference pictures are not for sdxl" in line for line in said)
+    assert any("method consistory" in line and "the first 2 serve" in line for line in said)
+    assert not any("reference" in line for line in notes(plan_of(tmp_path, SET)))
