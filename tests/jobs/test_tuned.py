@@ -96,6 +96,24 @@ def test_a_tuning_that_was_stopped_goes_on_to_the_same_weights(tmp_path, tiny):
     assert one["files"][weights]["sha256"] == other["files"][weights]["sha256"] and one["losses"] == other["losses"]
 
 
+def test_of_two_makers_of_one_subject_the_second_discards_its_own(tmp_path, tiny, monkeypatch):
+    plan, store = plan_of(tmp_path, methods=ROWS)
+    made, tune = [], subject_making.tune
+
+    def meanwhile(*args, **named):
+        if not made:
+            made.append("another")
+            assert not work(plan, store, plan.units, model=tiny).failed
+        return tune(*args, **named)
+
+    monkeypatch.setattr(subject_making, "tune", meanwhile)
+    [subject] = set(plan.subject_of.values())
+    assert not work(plan, store, plan.units, model=tiny).failed
+    shelf = Store(store.run, SHELF)
+    assert shelf.present() == {subject} and shelf.problem(subject, deep=True) is None
+    assert not list((store.run / "tmp").iterdir()) and not (store.run / "tuning" / subject).exists()
+
+
 def test_a_subject_that_fails_is_told_of_by_its_units_and_not_tried_again(tmp_path, tiny, monkeypatch):
     plan, store = plan_of(tmp_path, seeds=[0, 1])
     tried = []
