@@ -14,10 +14,11 @@ AT_ONCE = 2  # images in a UNet call: a set of twenty would not fit a card
 
 
 def class_examples(model: Model, prompts: PromptSet, recipe: Recipe, key: str, size: tuple[int, int]) -> list[Examples]:
-    """For prior preservation: class_images plain pictures of `{style} {subject}`, by plain sampling; without it none."""
+    """For prior preservation: class_images plain pictures of `{style} {subject}`, by plain sampling without the set's LoRA
+    and negative prompt; no examples where the recipe has none."""
     if not recipe.prior_weight:
         return []
-    plain = prompts.model_copy(update={"settings": ("",) * recipe.class_images})
+    plain = prompts.model_copy(update={"settings": ("",) * recipe.class_images, "negative": "", "loras": ()})
     images = generate(model, plain, Method(), seed=seed_of("class", key), size=size, micro_batch=AT_ONCE).images
     return [Examples(latents_of(model.pipe, images), tuple(plain.prompts), recipe.prior_weight)]
 
