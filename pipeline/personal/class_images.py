@@ -18,7 +18,9 @@ def class_examples(model: Model, prompts: PromptSet, recipe: Recipe, key: str, s
     and negative prompt; no examples where the recipe has none."""
     if not recipe.prior_weight:
         return []
-    plain = prompts.model_copy(update={"settings": ("",) * recipe.class_images, "negative": "", "loras": ()})
+    plain = prompts.model_copy(
+        update={"settings": ("",) * recipe.class_images, "negative": "", "loras": (), "references": ()}
+    )
     images = generate(model, plain, Method(), seed=seed_of("class", key), size=size, micro_batch=AT_ONCE).images
     return [Examples(latents_of(model.pipe, images), tuple(plain.prompts), recipe.prior_weight)]
 
