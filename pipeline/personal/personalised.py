@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from safetensors.torch import load_file
 
@@ -10,6 +11,7 @@ from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.config.tuning import CUSTOM, INVERSION, SubjectFile, Word
 from svdstory.pipeline.models.adapters import adapted
 from svdstory.pipeline.models.load import Model
+from svdstory.pipeline.models.weight_files import file_hash
 from svdstory.pipeline.personal.custom_diffusion import CustomWeights, weights_in
 from svdstory.pipeline.personal.placeholders import ENCODERS, Rows, embedding_of, placeholders
 
@@ -28,6 +30,8 @@ def personalised(model: Model, files: Sequence[SubjectFile], initial: str = "") 
     try:
         with ExitStack() as stack:
             for file in files:
+                if file.sha256 and file_hash(Path(file.file)).hex() != file.sha256:
+                    raise InputError(f"{file.file}: changed since the plan. Put the old file back, or plan anew.")
                 if file.kind == CUSTOM:
                     weights = weights_in(load_file(file.file), file.file)
                     stack.enter_context(CustomWeights(pipe.unet, weights, file.file))

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from svdstory.jobs.cluster.clean import litter, remove
 from svdstory.jobs.node import subject_making
@@ -150,6 +152,24 @@ def test_units_of_one_subject_stay_in_one_share_and_others_are_shared_as_before(
     for parts in (sliced(together(keys, subjects), 4), dealt(together(keys, subjects), 4)):
         assert sorted(key for part in parts for key in part) == keys
         assert all(any({"0", "7"} <= set(p) for p in parts) and any({"8", "9"} <= set(p) for p in parts) for _ in "x")
+
+
+def test_a_file_that_a_user_brings_is_a_method_known_by_its_content(tmp_path, tiny):
+    brought = {"file": "toy.safetensors", "word": "<toy>"}
+    methods = [{"name": "toy", "base": "sdxl", "set": {"tuning": brought}}]
+    save_file({"clip_l": torch.randn(2, 32), "clip_g": torch.randn(2, 32)}, tmp_path / "toy.safetensors")
+    plan, store = plan_of(tmp_path, FOX, methods=methods)
+    assert not work(plan, store, plan.units, model=tiny).failed and not plan.subject_of
+    [key] = plan.units
+    assert store.manifest(key)["prompts_encoded"][0] == "A photo of a red <toy> in the snow"
+    (tmp_path / "toy.safetensors").rename(tmp_path / "same.safetensors")
+    renamed = [{"name": "toy", "base": "sdxl", "set": {"tuning": [{**brought, "file": "same.safetensors"}]}}]
+    again, _ = plan_of(tmp_path, FOX, methods=renamed)
+    assert list(again.units) == [key] and again.hash() == plan.hash()
+    save_file({"clip_l": torch.zeros(2, 32), "clip_g": torch.zeros(2, 32)}, tmp_path / "same.safetensors")
+    (store.folder(key) / "manifest.json").unlink()
+    assert set(work(again, store, [key], model=tiny).failed.values()) == {"bug"}
+    assert "changed since the plan" in store.failures()[key][-1].message
 
 
 def test_clean_removes_states_of_subjects_that_are_finished_alone(tmp_path):

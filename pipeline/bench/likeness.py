@@ -1,6 +1,6 @@
 """Tuned subjects against the truth: a rendered subject that the miniature never saw, learned, drawn elsewhere, judged.
 
-    python -m svdstory.pipeline.bench.personal dreambooth-lora --kind "gift box"
+    python -m svdstory.pipeline.bench.likeness dreambooth-lora --kind "gift box"
 
 One identity of the kind is drawn and rendered four times in two scenes; the prompts are the four others'. Reference
 distance: the mean over pictures of (body hue angle/90 + accent hue angle/90 + |striped - truth|/0.5 + 3 |shape - truth|)/4
