@@ -10,8 +10,6 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from svdstory.pipeline.config.documents import expanded
 from svdstory.pipeline.config.lora import Lora
 from svdstory.pipeline.config.strict import InputError
@@ -34,12 +32,8 @@ CONVERT = (
     "s.save_file({{k: v.contiguous() for k, v in w.items()}}, '{stem}.safetensors')\""
 )
 KNOWN = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL"}  # by the width of the text
-EXPONENT = {
-    "F16": (np.uint16, 0x7C00),
-    "BF16": (np.uint16, 0x7F80),
-    "F32": (np.uint32, 0x7F800000),
-}  # all ones: no number
-EXPONENT |= {"F64": (np.uint64, 0x7FF0000000000000)}
+# the bits of a number's exponent: all ones in inf and nan
+EXPONENT = {"F16": ("u2", 0x7C00), "BF16": ("u2", 0x7F80), "F32": ("u4", 0x7F800000), "F64": ("u8", 0x7FF << 52)}
 
 
 def located(
@@ -131,13 +125,15 @@ def _check_custom(shapes: dict[str, tuple], text_width: int) -> None:
 
 def _not_finite(path: Path, header: dict[str, dict]) -> str:
     """The first tensor that holds inf or nan."""
+    import numpy as np
+
     with path.open("rb") as file:
         begin = 8 + int.from_bytes(file.read(8), "little")
         for name, entry in header.items():
-            kind, ones = EXPONENT.get(entry["dtype"], (None, 0))
+            kind, ones = EXPONENT.get(entry["dtype"], ("", 0))
             start, end = entry["data_offsets"]
             file.seek(begin + start)
-            if kind and np.any(np.frombuffer(file.read(end - start), kind) & kind(ones) == kind(ones)):
+            if kind and np.any(np.frombuffer(file.read(end - start), kind) & ones == ones):
                 return name
     return ""
 
