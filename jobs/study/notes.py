@@ -100,7 +100,7 @@ def reference_notes(plan: Plan) -> list[str]:
     if not counts:
         return []
     lines, most = [], max(counts.values())
-    ignoring = [name for name, method in plan.methods.items() if not method.references_used(most)]
+    ignoring = [name for name, method in plan.methods.items() if not (method.recipe() or method.references_used(most))]
     if ignoring:
         lines.append(
             f"reference pictures are not for {', '.join(ignoring)}: no anchors there, so nothing looks at them"

@@ -10,6 +10,7 @@ from svdstory.jobs.cluster.clean import litter, remove
 from svdstory.jobs.node import subject_making
 from svdstory.jobs.node.worker import work
 from svdstory.jobs.study.experiment import Experiment
+from svdstory.jobs.study.notes import notes
 from svdstory.jobs.study.plan import make_plan, read_plan, write_plan
 from svdstory.jobs.study.run_folder import subjects_bytes
 from svdstory.jobs.study.store import Attempt, Store
@@ -142,6 +143,8 @@ def test_keys_know_the_pictures_the_recipe_and_the_words_and_not_where_files_lie
         plan_of(tmp_path, methods=[{"name": "mine", "base": "sdxl", "set": {"tuning": {**LORA, "rank": 1}}}]),
     ]
     assert len({next(iter(one.units)) for one, _ in [(plan, _), *others]}) == 4
+    assert not [line for line in notes(plan) if "reference pictures are not for" in line]
+    assert any("fewer than 3 pictures" in line for line in notes(others[1][0]))
 
 
 def test_units_of_one_subject_stay_in_one_share_and_others_are_shared_as_before():
