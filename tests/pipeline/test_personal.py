@@ -223,10 +223,9 @@ def test_custom_diffusion_of_other_layers_is_an_error_and_nothing_of_it_stays(ti
     assert same(after[0], before[0]) and after[1] == before[1]
 
 
+@pytest.mark.parametrize("learned", ["dreambooth-lora"], indirect=True)
 def test_a_tuned_lora_draws_the_same_under_kohyas_names(tiny, tmp_path, learned):
     recipe, made, files, _ = learned
-    if recipe.kind != "dreambooth-lora":
-        pytest.skip("LoRA alone")
     found = {}
     for name, weight in load_file(files[0].file).items():
         module, _, side = name.removeprefix("unet.").partition(".lora.")
