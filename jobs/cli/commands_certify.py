@@ -60,12 +60,25 @@ def _here(spec, device: str | None, steps: int, signal_s: float, folder: Path) -
 
 
 def _on_a_node(profile, spec, folder: Path, device: str | None, steps: int, signal_s: float) -> bool:
-    from svdstory.jobs.cluster.certify_job import certify_on
+    from svdstory.jobs.cluster import certify_job
+    from svdstory.jobs.queue.scheduler import SlurmError
 
     words = ["--model", spec.location if spec.source == "folder" else spec.name, "--out", str(folder)]
     words += ["--steps", str(steps), "--signal-seconds", f"{signal_s:g}", *(["--device", device] if device else [])]
     with slurms_words():
-        found = certify_on(profile, folder, words, say=typer.echo)
+        job = certify_job.queue(profile, folder, words)
+    log = certify_job.log_of(folder)
+    typer.echo(f"job {job} is queued; its words go to {log}, and it goes on if you leave")
+    try:
+        certify_job.wait(job)
+    except SlurmError as error:
+        typer.echo(
+            f"svdstory: {error}\nNothing is lost: job {job} goes on, its words go to {log}, and its verdict will be "
+            f"{folder / 'certificate.html'}. `squeue -j {job}` shows how it stands when Slurm answers again.",
+            err=True,
+        )
+        raise typer.Exit(1) from None
+    found = certify_job.certificate_of(folder, job)
     if found is None:
-        raise InputError(f"the job ended without a certificate: {folder / 'certify.log'} says why.")
+        raise InputError(f"job {job} ended without a certificate: {log} says why.")
     return found["holds"]

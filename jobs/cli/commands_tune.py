@@ -1,6 +1,5 @@
 """`svdstory tune`: search for methods on the Pareto front of metrics."""
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +7,6 @@ import typer
 
 from svdstory.jobs.cli.options import Asked, SiteName, takes_experiment
 from svdstory.pipeline.config.strict import InputError
-
-POLL_S = 30  # between two looks at the queue
 
 
 def register(app: typer.Typer) -> None:
@@ -76,6 +73,7 @@ def _on_site(site: str):
     """An array for what is missing; then waits until nothing of the run is queued. What failed is not asked for twice."""
     from svdstory.jobs.cli.commands_cluster import load_profile, slurms_words
     from svdstory.jobs.cluster.submit import stand, submit_missing
+    from svdstory.jobs.queue.waiting import wait_while
     from svdstory.jobs.study.run_folder import prepare
 
     profile = load_profile(site)
@@ -88,7 +86,6 @@ def _on_site(site: str):
                 raise InputError(
                     "\n".join([*asked.refused, "Slurm refused (above). Run the same command again later."])
                 )
-            while stand(run).live:
-                time.sleep(POLL_S)
+            wait_while(lambda: bool(stand(run).live))
 
     return make

@@ -41,6 +41,7 @@ class SlurmError(RuntimeError):
 
     def __init__(self, command: list[str], words: str, printed: str = ""):
         super().__init__(f"{command[0]}: {words.strip() or 'failed without a word'}")
+        self.command = command
         self.words = words.strip()
         self.printed = printed
 

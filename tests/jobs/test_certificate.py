@@ -7,6 +7,8 @@ import pytest
 
 from svdstory.jobs.cluster import certify_job
 from svdstory.jobs.node import certificate, interruption
+from svdstory.jobs.queue import waiting
+from svdstory.jobs.study.code import identity
 from svdstory.pipeline.certify import formula
 from svdstory.pipeline.certify.line import Line, Number
 from svdstory.pipeline.certify.specimen import Specimen
@@ -79,14 +81,16 @@ def test_pictures_of_another_seed_are_not_the_undisturbed_ones(specimen, monkeyp
     assert bad.what.startswith("largest change of a pixel")
 
 
-NODE = """import json, sys
+NODE = """import json, os, sys
 words = sys.argv[1:]
 folder = words[words.index("--out") + 1]
 lead = words[words.index("--signal-seconds") + 1]
-json.dump({"job": "42", "holds": lead == "30", "words": words}, open(folder + "/certificate.json", "w"))"""
+code = os.environ["PYTHONPATH"].split(":")[0]
+json.dump({"job": "42", "holds": lead == "30", "words": words, "code": code}, open(folder + "/certificate.json", "w"))"""
+SILENT = "echo 'Unable to contact slurm controller' >&2; exit 1"
 
 
-def on_a_node(svdstory, tmp_path, monkeypatch, node: str):
+def on_a_node(svdstory, tmp_path, monkeypatch, node: str, squeue: str = "exit 0", out: str = "my folder"):
     """The command with a pretended cluster whose node runs `node`; the site's lead is 30 seconds."""
     (tmp_path / "node.py").write_text(node)
     (tmp_path / "site.yaml").write_text(
@@ -96,20 +100,59 @@ def on_a_node(svdstory, tmp_path, monkeypatch, node: str):
         monkeypatch,
         tmp_path / "bin",
         sbatch='printf "%s\\n" "$@" > asked; bash "${@: -1}" > printed 2>&1; echo 42',
-        squeue="exit 0",
+        squeue=squeue,
     )
-    monkeypatch.setattr(certify_job, "ASK_EVERY_S", 0.01)
-    return svdstory("certify", "--model", "tiny", "--site", "./site.yaml", "--out", "my folder")
+    monkeypatch.setattr(waiting, "ASK_EVERY_S", 0.01)
+    monkeypatch.setattr(certify_job, "LATE_S", 0.0)
+    return svdstory("certify", "--model", "tiny", "--site", "./site.yaml", "--out", out)
 
 
-def test_on_a_cluster_one_job_certifies_and_the_command_has_its_verdict(svdstory, tmp_path, monkeypatch):
+def test_on_a_cluster_one_job_certifies_the_code_as_it_was_queued_and_tells_its_verdict(
+    svdstory, tmp_path, monkeypatch
+):
     status, printed, _ = on_a_node(svdstory, tmp_path, monkeypatch, NODE)
     assert status == 0 and "job 42 is queued" in printed and "certificate.html" in printed
     asked = (tmp_path / "asked").read_text().splitlines()
     assert "--gpus-per-node=v100:1" in asked and "--job-name=svdstory-certify" in asked
     assert (tmp_path / "printed").read_text() == "loaded\n"
+    copy = json.loads((tmp_path / "my folder" / "certificate.json").read_text())["code"]
+    assert copy == str(tmp_path / "my folder" / "code" / identity()["hash"])
+    assert (tmp_path / copy / "svdstory" / "jobs" / "node" / "certificate.py").is_file()
 
 
+@pytest.fixture
+def not_copied(monkeypatch):
+    """The code stays where it is: a copy takes half a second."""
+    monkeypatch.setattr(certify_job, "freeze", lambda folder: folder / "code")
+
+
+@pytest.mark.usefixtures("not_copied")
 def test_a_job_that_ends_without_a_certificate_says_where_its_words_are(svdstory, tmp_path, monkeypatch):
     status, _, errors = on_a_node(svdstory, tmp_path, monkeypatch, "raise SystemExit(1)")
     assert status == 2 and "certify.log says why" in errors
+
+
+def test_a_folder_that_slurm_would_misread_is_refused_before_a_job_is_queued(svdstory, tmp_path, monkeypatch):
+    status, _, errors = on_a_node(svdstory, tmp_path, monkeypatch, NODE, out="50%")
+    assert status == 2 and "file name patterns" in errors and not (tmp_path / "asked").exists()
+
+
+@pytest.mark.usefixtures("not_copied")
+def test_a_controller_that_is_silent_for_a_while_is_asked_again(svdstory, tmp_path, monkeypatch):
+    once = f"[ -e silent ] && exit 0; touch silent; {SILENT}"
+    assert on_a_node(svdstory, tmp_path, monkeypatch, NODE, once)[0] == 0
+
+
+@pytest.mark.usefixtures("not_copied")
+def test_one_that_stays_silent_ends_the_wait_with_the_place_of_the_jobs_words(svdstory, tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "PATIENCE_S", 0.0)
+    status, _, errors = on_a_node(svdstory, tmp_path, monkeypatch, NODE, SILENT)
+    assert status == 1 and "Unable to contact slurm controller" in errors and "job 42 goes on" in errors
+    assert "certify.log" in errors and (tmp_path / "my folder" / "certificate.json").exists()
+
+
+def test_a_certificate_that_the_file_server_shows_late_is_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "certificate.json"
+    path.write_text('{"job": "41"}')  # an earlier job's
+    monkeypatch.setattr(certify_job.time, "sleep", lambda _: path.write_text('{"job": "42", "holds": true}'))
+    assert certify_job.certificate_of(tmp_path, "42")["holds"]
