@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import queue
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +16,8 @@ from svdstory.jobs.study.store import Store
 from svdstory.jobs.study.tuned import dealt, together
 from svdstory.pipeline.config.cores import cores
 from svdstory.pipeline.config.strict import InputError
+
+GRACE_S = 30.0  # for a worker whose parent has died: to end its step, and publish its numbers
 
 
 def make_all(
@@ -35,7 +39,7 @@ def make_all(
     keys, states, scores = list(plan.units), {}, {}
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
-    shares = dealt(together(keys, plan.subject_of), workers)
+    shares = dealt(together(keys, plan.subject_of), workers, store.present())
     processes = [
         context.Process(target=_work, args=(plan, store.run, share, place, micro_batch, reports, os.getpid()))
         for share, place in zip(shares, devices(len(shares), device), strict=True)
@@ -93,6 +97,7 @@ def gpus_here() -> int:
 
 def _work(plan: Plan, run: Path, keys: list[str], device, micro_batch, reports, parent: int) -> None:
     """One worker process. It ends with its parent, and leaves Ctrl-C to it."""
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
     import signal
 
     import torch
@@ -119,3 +124,10 @@ def _work(plan: Plan, run: Path, keys: list[str], device, micro_batch, reports, 
     except InputError as error:
         print(f"svdstory: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _outlive_nobody() -> None:
+    """End this process soon after its parent, also in the middle of a load or a batch of pictures that are scored."""
+    multiprocessing.parent_process().join()
+    time.sleep(GRACE_S)
+    os._exit(75)

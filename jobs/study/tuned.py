@@ -5,7 +5,7 @@ RUN/tuning/<key>/<update>.safetensors   where a tuning stands that was interrupt
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,8 +116,9 @@ def sliced(groups: list[list[str]], parts: int) -> list[list[str]]:
     return made
 
 
-def dealt(groups: list[list[str]], parts: int) -> list[list[str]]:
-    """The groups dealt out in turn."""
+def dealt(groups: list[list[str]], parts: int, there: Set[str] = frozenset()) -> list[list[str]]:
+    """The groups dealt out in turn: those that are missing, then those that are `there` and only looked at."""
+    groups = sorted(groups, key=there.issuperset)
     return [[key for group in groups[n::parts] for key in group] for n in range(min(parts, len(groups)))]
 
 
