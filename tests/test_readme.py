@@ -17,7 +17,7 @@ def test_five_lines_of_python_do_what_they_say(tmp_path, monkeypatch):
     exec(code, {})
     from PIL import Image
 
-    assert Image.open(tmp_path / "fox-at-the-beach.png").size == (128, 128)
+    assert Image.open(tmp_path / "cat-in-a-meadow.png").size == (64, 64)
 
 
 def test_experiment_in_the_readme_is_a_valid_one(tmp_path):

@@ -39,8 +39,9 @@ def score(
 
     Example: svdstory score results/report-sdxl --scorer clipscore --scorer dreamsim
 
-    Scorers: clipscore, clip-i, dreamsim (also dreamsim:dino_vitb16, ...), dino-i, cqs, background, layout. Run it
-    again to go on where it was stopped. Exit status 1 if a finished unit could not be scored, or weights are not there.
+    Scorers: clipscore, clip-i, dreamsim (also dreamsim:dino_vitb16, ...), dino-i, cqs, background, layout, world
+    (the miniature's truth). Run it again to go on where it was stopped. Exit status 1 if a finished unit could not be
+    scored, or weights are not there.
     """
     import time
 

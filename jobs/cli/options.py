@@ -63,7 +63,8 @@ def _sites() -> list[str]:
 Model = Annotated[
     str | None,
     typer.Option(
-        help="sdxl, sdxl-turbo, tiny, miniature, a folder in diffusers' layout, or a .safetensors checkpoint.",
+        help="sdxl, sdxl-lightning, sd15, tiny, miniature, ... (models.yaml), a folder in diffusers' layout, or a "
+        ".safetensors checkpoint.",
         autocompletion=_models,
     ),
 ]

@@ -1,6 +1,6 @@
 """What can be known before anything is queued: paths, files, weights.
 
-Prompts, methods and the model are checked by plan.py, the disk by run.py.
+Prompts, methods and the model are checked by study/plan.py and plan_checks.py, the disk by study/run_folder.py.
 """
 
 import os

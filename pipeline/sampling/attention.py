@@ -29,7 +29,7 @@ def attend(attn, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) ->
 
 
 class InjectedSelfAttention:
-    """`attn1`: h = softmax(Q K^T / sqrt(D)) V, and feature injection into its output (spec 4)."""
+    """`attn1`: h = softmax(Q K^T / sqrt(D)) V, and feature injection into its output (ConsiStory, section 3.3)."""
 
     def __init__(self, layer: int, stage: Stage):
         self.layer, self.stage = layer, stage
@@ -60,7 +60,7 @@ class InjectedSelfAttention:
 class ExtendedSelfAttention(InjectedSelfAttention):
     """`attn1`: h_i = softmax(Q_i K+^T / sqrt(D)) V+ with K+ = [K_i ; K_a[kept_a] for each anchor a != i], V+ likewise.
 
-    Queries are blended (spec 2), the anchors' K and V filtered (spec 5): once per layer, half and step.
+    Queries are blended (ConsiStory, section 3.2), the anchors' K and V filtered (spectral/): once per layer, half and step.
     """
 
     def __init__(self, layer: int, stage: Stage, bank: SpectralBank, spectra: SpectraRecorder | None):
@@ -108,7 +108,7 @@ class ExtendedSelfAttention(InjectedSelfAttention):
 
 
 class RandomReferenceAttention(ExtendedSelfAttention):
-    """One image, drawn for this step and layer, is the only anchor (spec 6); it attends to itself alone."""
+    """One image, drawn for this step and layer, is the only anchor; it attends to itself alone."""
 
     def __init__(self, layer: int, stage: Stage, bank: SpectralBank, spectra: SpectraRecorder | None, draws: Draws):
         super().__init__(layer, stage, bank, spectra)

@@ -49,11 +49,6 @@ class Reading:
         """The probability of each scene, (scenes,)."""
         return scenes_of_looks(self.look)
 
-    @property
-    def patch_scene(self) -> np.ndarray:
-        """The probability of each scene in each patch, (P, P, scenes)."""
-        return scenes_of_looks(self.patch_look)
-
 
 # (looks, scenes): which look is which scene's.
 _SCENE_OF_LOOK = np.array([[float(scene == name) for name in SCENE_NAMES] for scene, _ in SCENE_LOOKS])
@@ -203,11 +198,6 @@ def placement(mask: np.ndarray) -> Placement | None:
 def layout_variety(readings: Sequence[Reading]) -> float:
     """How differently the subjects of a set stand: mean pairwise distance of their centres, in picture widths."""
     return _mean_over_placements(readings, lambda one, other: float(np.hypot(one.x - other.x, one.y - other.y)))
-
-
-def scale_variety(readings: Sequence[Reading]) -> float:
-    """How differently large the subjects of a set are: mean pairwise difference of scale, in picture widths."""
-    return _mean_over_placements(readings, lambda one, other: abs(one.scale - other.scale))
 
 
 def pose_variety(readings: Sequence[Reading]) -> float:
