@@ -199,8 +199,12 @@ def writer_of(name: str) -> Attempt | None:
 
 
 def shards_of(run: Path, job: str) -> list[str]:
-    """Names of the shards that earlier turns of a job have published."""
-    return [path.name for path in shard_paths(run) if path.name.startswith(f"{job}-r")]
+    """Names of the shards that earlier turns of a job have published: one listing, of a folder that holds all tasks'."""
+    try:
+        names = os.listdir(run / "scores")
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if name.startswith(f"{job}-r") and name.endswith(".jsonl"))
 
 
 def _failures(head: dict) -> Iterator[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from svdstory.jobs.node.task import Progress, is_barren
 from svdstory.jobs.queue import attempts
 from svdstory.jobs.queue.attempts import TaskAttempt
 from svdstory.jobs.queue.ledger import intend
+from svdstory.jobs.study.scores import shards_of
 from svdstory.jobs.study.store import Attempt, Store
 
 KEY = "a" * 24
@@ -108,3 +109,12 @@ def test_scoring_is_told_from_sampling_in_the_record_of_a_turn():
     ended = progress.at_end(attempt, "finished")
     assert (ended.made, ended.scored) == (1, 1) and ended.score_s >= 5
     assert progress.unscored(["a", "b"], ["clipscore"]) == [("clipscore", "b")]
+
+
+def test_a_task_knows_the_shards_of_its_own_earlier_turns_alone(tmp_path):
+    assert shards_of(tmp_path, "17_3") == []
+    (tmp_path / "scores" / "embeddings").mkdir(parents=True)
+    mine = ["17_3-r0-n1-7-01234567-89abcd.00000000.jsonl", "17_3-r1-n2-8-01234567-89abcd.00000000.jsonl"]
+    for name in (*mine, f".{mine[0]}", mine[0].replace("17_3", "17_30"), mine[0].replace("17_3", "17"), "17_3-r2-notes"):
+        (tmp_path / "scores" / name).touch()
+    assert shards_of(tmp_path, "17_3") == mine
