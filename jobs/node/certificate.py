@@ -23,31 +23,40 @@ from svdstory.pipeline.certify.line import Line, Number
 from svdstory.pipeline.certify.specimen import Specimen
 
 ALL: tuple[Check, ...] = (*CHECKS, interruption)  # as the page shows them
+NOT_REACHED = "not reached: certify was at work, or was ended, before this check"
 
 
 def certify(specimen: Specimen, out: Path, checks: tuple[Check, ...] = ALL, say: Callable[[str], None] = print) -> dict:
-    """Run the checks and write the certificate. Returns it, as in its JSON. A check that breaks is a line that fails."""
-    began, told, pictures = time.monotonic(), {}, {}
+    """Run the checks and write the certificate. Returns it, as in its JSON. A check that breaks is a line that fails.
+
+    It is written after each check: where the process is killed (a job's time limit), what was measured is there.
+    """
+    began, pictures = time.monotonic(), dict.fromkeys((check.__name__ for check in checks), {})
+    told = {check.__name__: {**as_dict(Line(claim_of(check), broken=NOT_REACHED)), "seconds": 0.0} for check in checks}
     for check in sorted(checks, key=lambda check: check is not interruption):  # that one before the card is ours
         since = time.monotonic()
         line = run(check, specimen)
         told[check.__name__] = {**as_dict(line), "seconds": round(time.monotonic() - since, 1)}
         pictures[check.__name__] = line.pictures or {}
         say("\n".join(in_words(told[check.__name__])))
-    lines = {check.__name__: told[check.__name__] for check in checks}
-    certificate = {
+        certificate = of_lines(told, specimen, time.monotonic() - began)
+        out.mkdir(parents=True, exist_ok=True)
+        write(out / "certificate.html", as_html(certificate, pictures))
+        write(out / "certificate.json", json.dumps(certificate, indent=1, ensure_ascii=False, allow_nan=False).encode())
+    return certificate
+
+
+def of_lines(lines: dict[str, dict], specimen: Specimen, seconds: float) -> dict:
+    """The certificate of these lines, as JSON has it."""
+    return {
         "schema": 1,
         "model": {"name": specimen.spec.name, "identity": specimen.spec.identity, "dtype": specimen.spec.dtype},
         "environment": {**environment(str(specimen.place)), "code": identity()["hash"]},
         "job": os.environ.get("SLURM_JOB_ID"),
-        "seconds": round(time.monotonic() - began),
+        "seconds": round(seconds),
         "holds": all(line["verdict"] != "fails" for line in lines.values()),
         "lines": lines,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    write(out / "certificate.html", as_html(certificate, pictures))
-    write(out / "certificate.json", json.dumps(certificate, indent=1, ensure_ascii=False, allow_nan=False).encode())
-    return certificate
 
 
 def run(check: Check, specimen: Specimen) -> Line:
@@ -57,7 +66,12 @@ def run(check: Check, specimen: Specimen) -> Line:
     except Exception as error:
         words = f"{cause_of(error)}: {type(error).__name__}: {error}\n{traceback.format_exc()[-2000:]}"
         free_memory()
-        return Line((check.__doc__ or check.__name__).partition("\n")[0], broken=words)
+        return Line(claim_of(check), broken=words)
+
+
+def claim_of(check: Check) -> str:
+    """What is said of a check that has no line of its own."""
+    return (check.__doc__ or check.__name__).partition("\n")[0]
 
 
 def as_dict(line: Line) -> dict:

@@ -53,6 +53,22 @@ def test_a_check_that_breaks_is_a_line_that_fails_and_the_others_are_told(specim
     assert "out of memory: RuntimeError: &lt;b&gt;CUDA" in page and "<b>CUDA" not in page
 
 
+def test_what_was_measured_before_certify_was_killed_is_on_a_page_that_fails(specimen, tmp_path):
+    def good(specimen: Specimen) -> Line:
+        return Line("good", [Number("a", 1.0, most=2.0)])
+
+    def last(specimen: Specimen) -> Line:
+        """Something that takes too long."""
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        certificate.certify(specimen, tmp_path, (good, last), quietly)
+    found = json.loads((tmp_path / "certificate.json").read_text())
+    assert not found["holds"] and [line["verdict"] for line in found["lines"].values()] == ["holds", "fails"]
+    page = (tmp_path / "certificate.html").read_text()
+    assert "1 of 2 lines fails" in page and "Something that takes too long." in page and "not reached" in page
+
+
 def test_a_line_that_fails_is_exit_status_1_and_one_that_is_not_measured_is_not(svdstory, monkeypatch):
     def bad(specimen: Specimen) -> Line:
         return Line("bad", [Number("a", float("nan"), most=2.0)])
