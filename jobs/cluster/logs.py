@@ -50,7 +50,9 @@ def of_unit(run: Path, unit: str) -> Iterator[str]:
     for submission in reversed(submissions(run.absolute())):
         number = next((n for n, keys_of in enumerate(submission.tasks) if keys[0] in keys_of), None)
         element = submission.element_of(number) if number is not None else None
-        for path in submission.slurm_folder.glob(f"{element}_*_log.out"):
+        written = sorted(submission.slurm_folder.glob(f"{element}_*_log.out"))
+        if written:  # one by each of the task's processes, which take its units in turn
+            path = written[submission.tasks[number].index(keys[0]) % len(written)]
             yield f"\n{path}\n{path.read_text(encoding='utf-8', errors='replace')}"
             return
 

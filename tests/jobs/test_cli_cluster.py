@@ -5,7 +5,7 @@ import re
 import pytest
 
 from svdstory.jobs.cluster.logs import by_cause, of_unit
-from svdstory.jobs.queue.ledger import submissions
+from svdstory.jobs.queue.ledger import intend, submissions
 from svdstory.jobs.study.plan import plan_path, read_plan
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.pipeline.config.strict import InputError
@@ -107,6 +107,15 @@ def test_logs_of_a_unit_that_is_not_there_names_the_nearest(tmp_path):
     assert list(of_unit(tmp_path, unit[:9])) == [f"{unit} (red-fox, sdxl, seed 0): missing"]
     with pytest.raises(InputError, match=rf"did you mean '{unit}'"):
         next(of_unit(tmp_path, unit[:-1] + "x"))
+
+
+def test_logs_of_a_unit_of_several_processes_are_of_the_one_that_had_it(tmp_path):
+    keys = list(planned(tmp_path, seeds=(0, 1, 2, 3)).units)
+    submission = intend(tmp_path, 1, [keys], [1])
+    submission.record(submission.arrays[0], job="17")
+    for process in (0, 1):
+        (submission.slurm_folder / f"17_{process}_log.out").write_text(f"I am {process}")
+    assert ["I am 1" in "".join(of_unit(tmp_path, key)) for key in keys] == [False, True, False, True]
 
 
 @pytest.mark.parametrize(
