@@ -22,6 +22,7 @@ from svdstory.jobs.cli import (
 )
 from svdstory.jobs.cli.defaults import export_weights
 from svdstory.jobs.cli.options import Command
+from svdstory.jobs.study.sharing import guard
 from svdstory.pipeline.config.strict import InputError
 
 app = typer.Typer(
@@ -71,6 +72,7 @@ for group in (app, *(group.typer_instance for group in app.registered_groups)):
 def main(words: list[str] | None = None) -> None:
     """The console script: bad input is one clear message and exit status 2."""
     use_utf8()
+    guard()
     try:
         app(words, prog_name="svdstory")
     except (InputError, OSError) as error:  # of the latter: a folder that may not be read, a disk that is full

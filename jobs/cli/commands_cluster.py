@@ -259,6 +259,9 @@ def cancel(run: RunFolder):
         live = sorted({element.job for element in scheduler.queue(names=names) if element.live})
         scheduler.cancel(live)
     typer.echo(f"cancelled: {', '.join(live)}" if live else "no job of this run is in the queue")
+    if any(submission.is_open and submission.launcher_lives() for submission in known):
+        typer.echo("a submit is at work on this run and may queue more: cancel again when it has ended", err=True)
+        raise typer.Exit(1)
 
 
 def clean(

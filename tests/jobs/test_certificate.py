@@ -1,7 +1,9 @@
 """The certificate: written whatever a check does, fit to be attached to an issue; here and as a job."""
 
 import json
+import os
 import shlex
+import stat
 
 import pytest
 
@@ -146,6 +148,17 @@ def not_copied(monkeypatch):
 def test_a_job_that_ends_without_a_certificate_says_where_its_words_are(svdstory, tmp_path, monkeypatch):
     status, _, errors = on_a_node(svdstory, tmp_path, monkeypatch, "raise SystemExit(1)")
     assert status == 2 and "certify.log says why" in errors
+
+
+@pytest.mark.usefixtures("not_copied")
+def test_under_umask_000_what_the_job_will_run_is_not_writable_by_the_world(svdstory, tmp_path, monkeypatch):
+    before = os.umask(0)
+    try:
+        on_a_node(svdstory, tmp_path, monkeypatch, NODE)
+    finally:
+        os.umask(before)
+    made = [tmp_path / "my folder", *(tmp_path / "my folder").rglob("*")]
+    assert len(made) == 3 and not [path for path in made if path.stat().st_mode & stat.S_IWOTH]
 
 
 def test_a_folder_that_slurm_would_misread_is_refused_before_a_job_is_queued(svdstory, tmp_path, monkeypatch):

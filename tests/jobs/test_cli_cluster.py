@@ -5,7 +5,7 @@ import re
 import pytest
 
 from svdstory.jobs.cluster.logs import by_cause, of_unit
-from svdstory.jobs.queue.ledger import intend, submissions
+from svdstory.jobs.queue.ledger import Submission, intend, submissions
 from svdstory.jobs.study.plan import plan_path, read_plan
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.pipeline.config.strict import InputError
@@ -116,6 +116,18 @@ def test_logs_of_a_unit_of_several_processes_are_of_the_one_that_had_it(tmp_path
     for process in (0, 1):
         (submission.slurm_folder / f"17_{process}_log.out").write_text(f"I am {process}")
     assert ["I am 1" in "".join(of_unit(tmp_path, key)) for key in keys] == [False, True, False, True]
+
+
+def test_a_cancel_while_a_submit_is_at_work_says_that_more_may_come(svdstory, tmp_path, monkeypatch):
+    planned(tmp_path / "run")
+    submission = intend(tmp_path / "run", 1, [["a" * 24]], [1])
+    monkeypatch.setattr(Submission, "launcher_lives", lambda _: True)
+    pretend(monkeypatch, tmp_path / "bin", squeue="exit 0", scancel="exit 0")
+    status, _, errors = svdstory("cancel", "run")
+    assert status == 1 and "cancel again when it has ended" in errors
+    for array in submission.arrays:
+        submission.record(array, job="17")
+    assert svdstory("cancel", "run")[0] == 0
 
 
 @pytest.mark.parametrize(
