@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +27,11 @@ PICKLE = re.compile(r"\d+(_\d+)?_(submitted|\d+_result)\.pkl")
 
 @dataclass(frozen=True)
 class Litter:
-    """Some paths of one sort that may go, and why."""
+    """Some paths of one sort that may go, and why. `wanted`: whether somebody has come since who uses one of them."""
 
     why: str
     paths: list[Path]
+    wanted: Callable[[Path], bool] = lambda path: False
 
     @property
     def files(self) -> int:
@@ -46,6 +49,11 @@ def litter(run: Path) -> list[Litter]:
     known = ledger.submissions(run)
     used, ended = _used_and_ended(known)
     codes = {submission.intent["code"] for submission in used}
+
+    def wanted_since(copy: Path) -> bool:
+        """Whether a launcher that came after the look has announced that its jobs run it (it looks for it after that)."""
+        return _code_of(copy) in {later.intent.get("code") for later in ledger.submissions(run)[len(known) :]}
+
     found = [
         Litter("drafts of units, failures and numbers whose attempt is dead", _dead_drafts(run)),
         Litter("drafts of embeddings that are older than a day", [p for p in _embeddings(run) if _is_old(p)]),
@@ -55,7 +63,9 @@ def litter(run: Path) -> list[Litter]:
         Litter(
             "submitit's pickles of jobs that have ended", [p for s in ended for p in _named(s.slurm_folder, PICKLE)]
         ),
-        Litter("copies of the code that no queued job runs", [p for p in copies if _code_of(p) not in codes]),
+        Litter(
+            "copies of the code that no queued job runs", [p for p in copies if _code_of(p) not in codes], wanted_since
+        ),
     ]
     return [sort for sort in found if sort.paths]
 
@@ -73,12 +83,16 @@ def remove(sorts: list[Litter]) -> None:
 
     A folder loses its name first: whoever finds the name finds it whole, also when this is killed on the way.
     """
-    for path in (path for sort in sorts for path in sort.paths):
+    for sort, path in ((each, path) for each in sorts for path in each.paths):
         if path.is_dir() and not path.is_symlink():
             aside = path if path.name.startswith(".gone.") else path.with_name(f".gone.{path.name}")
             try:
                 path.rename(aside)
             except OSError:  # gone already, or not ours to rename: then it stays
+                continue
+            if sort.wanted(aside):  # asked when the name is gone: whoever comes from now on makes it anew
+                with suppress(OSError):  # made anew already
+                    aside.rename(path)
                 continue
             shutil.rmtree(aside, ignore_errors=True)
         else:
@@ -109,7 +123,8 @@ def _code_of(copy: Path) -> str:
 def _drafts(run: Path) -> dict[Path, Attempt]:
     """What is being written, or was when its writer was killed, and whose it is."""
     units = {path: Attempt.of_draft(path.name) for path in _entries(run / "tmp")}
-    hidden = [path for path in _entries(run / "failures") if path.name.startswith(".")]
+    places = [run / "failures", run / "spectra"]
+    hidden = [path for place in places for path in _entries(place) if path.name.startswith(".")]
     units |= {path: Attempt.of_draft(path.name) for path in hidden}
     units |= {path: writer_of(path.name) for path in _entries(run / "scores")}
     return {path: attempt for path, attempt in units.items() if attempt}

@@ -99,16 +99,16 @@ def score_all(place: Submission, plan: Plan) -> None:
 
     stop = Stop(place.intent["site"]["signal_seconds"], True, closing)
     stop.listen()
-    score_run(
+    done = score_run(
         place.folder.parents[1],
         place.intent["scorers"],
         allow_random=bool(plan.model.note),
         stop=stop,
         report=lambda scorer, key, state, seconds: scored.append(key) if state == "scored" else None,
     )
-    if stop():
+    if done.stopped and stop():
         stop.give_back()
-    stop.over()
+    stop.over()  # a signal during the last batch costs no report
 
 
 def wait_for_late_units(place: Submission, store: Store, deadline_s: float = 60.0) -> None:

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save
 
 from svdstory.jobs.study.plan import Plan
-from svdstory.jobs.study.process import Process
 from svdstory.jobs.study.reference_files import placed
+from svdstory.jobs.study.store import Attempt
 from svdstory.pipeline.config.methods import in_rows
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.generation import generate
@@ -62,7 +62,7 @@ def record_spectra(
         first = torch.cat([made.sample.reference_masks, made.sample.masks])[0]
         mask = first.unflatten(0, (height, width)).to(torch.uint8).cpu().contiguous()
         path.parent.mkdir(exist_ok=True)
-        partial = path.with_name(f".{key}.{Process.here()}")
+        partial = path.with_name(f".{key}.{Attempt.here()}")
         partial.write_bytes(
             save(
                 recorder.tensors() | {"mask": mask},

@@ -71,7 +71,9 @@ class Element:
 def ask(*command: str, deadline_s: float = DEADLINE_S) -> str:
     """What the command prints. Raises SlurmError with its own words where it fails, is absent or takes too long."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s, env=clean_environment())
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=deadline_s, env=clean_environment()
+        )
     except FileNotFoundError:
         raise SlurmError(list(command), ABSENT) from None
     except subprocess.TimeoutExpired:

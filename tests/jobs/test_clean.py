@@ -128,6 +128,22 @@ def test_a_clean_that_is_killed_leaves_no_half_of_the_code_under_its_name(run, t
     assert not list((run / "code").iterdir())
 
 
+def test_code_that_a_launcher_announces_while_clean_is_at_work_stays(run):
+    code, found = freeze(run), litter(run)
+    intend(run, 1, [[KEY]], [1], code=identity()["hash"])  # it finds the copy there, and goes on to sbatch
+    remove(found)
+    assert (code / "svdstory" / "jobs" / "node" / "task.py").exists()
+
+
+def test_drafts_of_spectra_go_with_their_writer(run):
+    places = [run / "spectra" / f".{KEY}.{attempt(host=HOST, pid=pid)}" for pid in (NO_PROCESS, os.getpid())]
+    places[0].parent.mkdir()
+    for path in (*places, run / "spectra" / f"{KEY}.safetensors"):
+        path.write_text("x")
+    remove(litter(run))
+    assert [path.exists() for path in places] == [False, True] and (run / "spectra" / f"{KEY}.safetensors").exists()
+
+
 def test_a_run_without_litter_has_none(run):
     assert litter(run) == []
 

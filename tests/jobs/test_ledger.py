@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from svdstory.jobs.queue import holders, ledger
+from svdstory.jobs.queue import holders, ledger, scheduler
 from svdstory.jobs.queue.attempts import TaskAttempt
 from svdstory.jobs.queue.ledger import Submission, intend, submissions
 from svdstory.jobs.queue.slices import Slice, read_slice
@@ -46,6 +46,12 @@ def test_live_elements_are_known_by_name_and_each_answer_is_read_once(tmp_path, 
     monkeypatch.setattr(Submission, "_array", lambda *args, of=Submission._array: reads.append(args) or of(*args))
     assert [holder.units for holder in holders.live([submission])] == [["a"], ["b"], ["c"], []]
     assert len(reads) == len(submission.intent["arrays"])
+
+
+def test_what_slurm_says_may_hold_bytes_of_any_encoding(tmp_path, monkeypatch):
+    pretend(monkeypatch, tmp_path / "bin", squeue="echo $'17|17|0|a|PENDING|r\\xe9serv\\xe9|n1|0:00'")
+    [found] = scheduler.queue(["17"])
+    assert found.live and found.task == "17_0"
 
 
 def test_a_unit_that_failed_in_the_present_turn_of_its_task_is_not_to_come(tmp_path, monkeypatch):

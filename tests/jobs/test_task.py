@@ -2,8 +2,15 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
+import pytest
+
+from svdstory.jobs.cluster import reduce_job
 from svdstory.jobs.cluster.reduce_job import wait_for_late_units
+from svdstory.jobs.node import scoring
+from svdstory.jobs.node.scoring import Scored
+from svdstory.jobs.node.stop import Stop
 from svdstory.jobs.node.task import Progress, is_barren
 from svdstory.jobs.queue import attempts
 from svdstory.jobs.queue.attempts import TaskAttempt
@@ -115,6 +122,35 @@ def test_a_task_knows_the_shards_of_its_own_earlier_turns_alone(tmp_path):
     assert shards_of(tmp_path, "17_3") == []
     (tmp_path / "scores" / "embeddings").mkdir(parents=True)
     mine = ["17_3-r0-n1-7-01234567-89abcd.00000000.jsonl", "17_3-r1-n2-8-01234567-89abcd.00000000.jsonl"]
-    for name in (*mine, f".{mine[0]}", mine[0].replace("17_3", "17_30"), mine[0].replace("17_3", "17"), "17_3-r2-notes"):
+    for name in (
+        *mine,
+        f".{mine[0]}",
+        mine[0].replace("17_3", "17_30"),
+        mine[0].replace("17_3", "17"),
+        "17_3-r2-notes",
+    ):
         (tmp_path / "scores" / name).touch()
     assert shards_of(tmp_path, "17_3") == mine
+
+
+@pytest.mark.parametrize("stopped, expected", [("", "over"), ("asked to stop", "given back")])
+def test_a_signal_during_the_last_batch_of_scores_costs_no_report(tmp_path, monkeypatch, stopped, expected):
+    told = []
+
+    class Asked(Stop):
+        """A signal came."""
+
+        def listen(self):
+            self._asked.set()
+
+        def give_back(self):
+            told.append("given back")
+
+        def over(self):
+            told.append("over")
+
+    monkeypatch.setattr(reduce_job, "Stop", Asked)
+    monkeypatch.setattr(scoring, "score_run", lambda *_, **__: Scored(stopped=stopped))
+    place = intend(tmp_path, 1, [[KEY]], [1], site={"signal_seconds": 30}, scorers=["clipscore"])
+    reduce_job.score_all(place, SimpleNamespace(model=SimpleNamespace(note="")))
+    assert told[0] == expected
