@@ -136,6 +136,24 @@ def bootstrap(data: tuple, statistic, axis: int, **_):
     return types.SimpleNamespace(confidence_interval=bounds)
 
 
+class Specimen:
+    """What is certified: no model, as all here. Of the checks the one of the signal is left, which is a process's."""
+
+    device, place, rounding = None, "cpu", 0.0
+
+    def __init__(self, spec, device, signal_s: float, steps: int):
+        from svdstory.pipeline.config.prompt_sets import find_sets
+
+        self.spec, self.signal_s, self.steps, self.model = spec, signal_s, steps, load_model(spec)
+        (self.prompts,) = find_sets("red-fox")
+
+    def draw(self, method: str):
+        from svdstory.pipeline.config.methods import named
+
+        how = {"seed": 0, "steps": 1, "size": self.spec.size, "on_step": lambda step: None}
+        return types.SimpleNamespace(made=generate(self.model, self.prompts, named(method), **how))
+
+
 if CONTROL:
     stub(
         "torch",
@@ -159,3 +177,6 @@ if CONTROL:
         fitting=lambda *_: None,
     )
     stub("svdstory.pipeline.models.load", Model=object, load_model=load_model)
+    stub("svdstory.pipeline.certify.specimen", Specimen=Specimen, PLAIN="sdxl", SEED=0)
+    stub("svdstory.pipeline.certify.checks", CHECKS=(), Check=object)
+    stub("svdstory.pipeline.bench.record", environment=lambda place: {"device": "no device"})
