@@ -236,7 +236,7 @@ def test_a_model_that_a_function_spoiled_is_loaded_anew(folder, monkeypatch):
     (folder / "mine.py").write_text(CODE.replace("    return", spoil))
     plan, loaded = planned(folder, MINE, "sdxl", sets=["fox.yaml"], seeds=[0]), []
     load = worker.load_model
-    monkeypatch.setattr(worker, "load_model", lambda *a: loaded.append(load(*a)) or loaded[-1])
+    monkeypatch.setattr(worker, "load_model", lambda *a, **how: loaded.append(load(*a, **how)) or loaded[-1])
     worker.work(plan, prepare(plan, folder / "run"), plan.units, device="cpu")
     assert len(loaded) == 2 and loaded[0].spoiled and not loaded[1].spoiled
 

@@ -64,10 +64,10 @@ def test_claims_whose_methods_or_axis_were_not_measured_are_left_out():
 
 
 def test_the_shipped_claims_are_about_methods_that_an_experiment_has():
-    shipped = ("miniature-study", "report", "references")
-    study, report, references = (set(read_methods(read_experiment(find_experiment(n)))) for n in shipped)
+    shipped = ("miniature-study", "report", "personalisation")
+    study, report, pictures = (set(read_methods(read_experiment(find_experiment(n)))) for n in shipped)
     asked = {m: claim.group for claim in claims(("named", "open")) for m in (claim.method, claim.than)}
-    assert set(asked) <= study | report | references
+    assert set(asked) <= study | report | pictures
     assert {m for m, group in asked.items() if group} <= study
 
 

@@ -58,6 +58,7 @@ WRONG = {
     "size": ("1024", "expected WIDTHxHEIGHT in pixels, for example 1024x768"),
     "vae": ("no-such-folder", "no-such-folder"),
     "dtype": ("float12", "'float32', 'float16' or 'bfloat16'"),
+    "offload": ("half", "'model', 'sequential' or 'group'"),
 }
 
 

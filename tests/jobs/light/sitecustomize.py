@@ -50,7 +50,7 @@ class NotFinite(ArithmeticError):
     pass
 
 
-def load_model(spec, device=None):
+def load_model(spec, device=None, **_):
     note("loads", "")
     return types.SimpleNamespace(spec=spec, device=types.SimpleNamespace(type="cpu"), spoiled=False)
 
@@ -154,6 +154,19 @@ class Specimen:
         return types.SimpleNamespace(made=generate(self.model, self.prompts, named(method), **how))
 
 
+class Wardrobe:
+    """Nothing is tuned here."""
+
+    def __init__(self, *_):
+        pass
+
+    def put_on(self, model, cell) -> None:
+        pass
+
+    def take_off(self) -> None:
+        pass
+
+
 if CONTROL:
     stub(
         "torch",
@@ -177,6 +190,9 @@ if CONTROL:
         fitting=lambda *_: None,
     )
     stub("svdstory.pipeline.models.load", Model=object, load_model=load_model)
+    failed, interrupted = type("SubjectFailed", (Exception,), {}), type("Interrupted", (Exception,), {})
+    stub("svdstory.jobs.node.subject_making", SubjectFailed=failed, Wardrobe=Wardrobe)
+    stub("svdstory.pipeline.personal.training", Interrupted=interrupted)
     stub("svdstory.pipeline.certify.specimen", Specimen=Specimen, PLAIN="sdxl", SEED=0)
     stub("svdstory.pipeline.certify.checks", CHECKS=(), Check=object)
     stub("svdstory.pipeline.bench.record", environment=lambda place: {"device": "no device"})
