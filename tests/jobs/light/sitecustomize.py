@@ -82,6 +82,8 @@ def generate(model, prompts, method, *, seed, steps, size, on_step, **_):
 class Sample:
     """As much of a sample as the worker writes down: empty masks."""
 
+    reference_masks = None
+
     def __init__(self, images: int):
         self.images, self.latents, self.masks = images, types.SimpleNamespace(shape=(images, 4, 8, 8)), self
 
@@ -193,6 +195,7 @@ if CONTROL:
     failed, interrupted = type("SubjectFailed", (Exception,), {}), type("Interrupted", (Exception,), {})
     stub("svdstory.jobs.node.subject_making", SubjectFailed=failed, Wardrobe=Wardrobe)
     stub("svdstory.pipeline.personal.training", Interrupted=interrupted)
+    stub("svdstory.pipeline.sampling.sampler", Sample=object)
     stub("svdstory.pipeline.certify.specimen", Specimen=Specimen, PLAIN="sdxl", SEED=0)
     stub("svdstory.pipeline.certify.checks", CHECKS=(), Check=object)
     stub("svdstory.pipeline.bench.record", environment=lambda place: {"device": "no device"})
