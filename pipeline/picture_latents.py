@@ -23,7 +23,8 @@ def latents_of(pipe, pictures: Sequence[Image.Image], device) -> torch.Tensor:
         if own_dtype == torch.float16 and vae.config.force_upcast:
             vae.to(torch.float32)
         pixels = (pipe.image_processor.preprocess(one).to(device, vae.dtype) for one in pictures)
-        return torch.cat([_scaled(vae, vae.encode(one).latent_dist.mode().float()) for one in pixels])
+        found = torch.cat([_scaled(vae, vae.encode(one).latent_dist.mode().float()) for one in pixels])
+        return found.contiguous()  # an encoder may give them channels last, and sums differ with the layout
     finally:
         vae.use_tiling = own_tiling
         if vae.dtype != own_dtype:

@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from svdstory.jobs.node.causes import cause_of, free_memory
 from svdstory.jobs.node.interruption import interruption
-from svdstory.jobs.node.worker import cause_of, free_memory
 from svdstory.jobs.report.certificate_page import as_html
 from svdstory.jobs.study.code import identity
 from svdstory.jobs.study.process import Process

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load
 
-from svdstory.jobs.node.worker import FATAL, cause_of, free_memory
+from svdstory.jobs.node.causes import FATAL, cause_of, free_memory
 from svdstory.jobs.study.plan import Plan, plan_path, read_plan
 from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.scores import (
@@ -213,12 +213,13 @@ def _batches(scoring: Scoring, keys: Iterable[str], scorer: Scorer) -> Iterator[
             return
         try:
             manifest = scoring.store.manifest(key)
-            images = images_digest(image_hashes(manifest))
+            shown = scoring.shown.get(key)
+            images = images_digest(image_hashes(manifest), shown.reference_hashes if shown else ())
             if scoring.known.of(scorer.name, key, protocol, images):
                 outcome.fresh.append((scorer.name, key))
                 scoring.report(scorer.name, key, "fresh", 0.0)
                 continue
-            group.append((key, images, load_unit(scoring.store, key, manifest, scoring.shown.get(key))))
+            group.append((key, images, load_unit(scoring.store, key, manifest, shown)))
         except (OSError, ValueError, KeyError, SyntaxError) as error:  # SyntaxError: PIL's word for a broken PNG
             scoring.fail(scorer.name, key, f"damaged images: {error}")
             continue

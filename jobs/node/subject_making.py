@@ -11,8 +11,10 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 
-from svdstory.jobs.study.code import identity
+from svdstory.jobs.node.causes import SubjectFailed, cause_of, record
+from svdstory.jobs.study.code import identity, versions
 from svdstory.jobs.study.plan import Cell, Plan
+from svdstory.jobs.study.png import png
 from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.store import Attempt, Store
 from svdstory.jobs.study.tuned import SHELF, Sitting
@@ -23,28 +25,19 @@ from svdstory.pipeline.models.device import device_name
 from svdstory.pipeline.models.load import Model
 from svdstory.pipeline.models.subject_files import made_by
 from svdstory.pipeline.personal.class_images import anchor_pictures, anchor_settings, class_examples
-from svdstory.pipeline.personal.examples import Examples, latents_of, training_prompts
+from svdstory.pipeline.personal.examples import Examples, training_prompts
 from svdstory.pipeline.personal.personalised import personalised
 from svdstory.pipeline.personal.training import Checkpoints, Interrupted, State, tune
 
 CHECKPOINT_S = 600.0  # of tuning; Custom Diffusion's state is 4 GB, kept only when the worker is asked to stop
 
 
-class SubjectFailed(Exception):
-    """The unit's subject could not be made; `cause` in the store's words."""
-
-    def __init__(self, cause: str):
-        super().__init__(f"subject failed: {cause}")
-        self.cause = cause
-
-
 class Wardrobe:
     """What the model of one worker wears. Makers of one subject may be several: the second discards its own."""
 
-    def __init__(self, plan: Plan, run: Path, attempt: Attempt, stop: Callable[[], bool], cause_of, record, versions):
+    def __init__(self, plan: Plan, run: Path, attempt: Attempt, stop: Callable[[], bool]):
         self.plan, self.attempt, self.stop = plan, attempt, stop
         self.run, self.store, self.tuning = run, Store(run, SHELF), run / "tuning"
-        self.cause_of, self.record, self.versions = cause_of, record, versions
         self.failed: dict[str, str] = {}  # subject -> cause: not tried again by this worker
         self._worn: tuple | None = None
         self._on = ExitStack()
@@ -86,8 +79,8 @@ class Wardrobe:
             except Interrupted:
                 raise
             except Exception as error:
-                cause = self.failed[sitting.key] = self.cause_of(error)
-                self.record(self.store, sitting.key, cause, self.attempt)
+                cause = self.failed[sitting.key] = cause_of(error)
+                record(self.store, sitting.key, cause, self.attempt)
                 print(f"subject {sitting.key}: {cause} after {time.time() - began:.1f} s", flush=True)
                 raise SubjectFailed(cause) from error
             print(f"subject {sitting.key}: {sitting.recipe.kind}, done in {time.time() - began:.1f} s", flush=True)
@@ -100,7 +93,7 @@ class Wardrobe:
             torch.cuda.reset_peak_memory_stats(model.device)
         pictures, settings = self.pictures(model, sitting)
         taught = training_prompts(worded(prompts, recipe.words()), settings)
-        examples = [Examples(latents_of(model.pipe, pictures), taught)]
+        examples = [Examples.of(model, pictures, taught)]
         examples += class_examples(model, prompts, recipe, sitting.key, self.plan.size)
         states = States(self.tuning / sitting.key, self.attempt)
         start = states.newest()
@@ -109,8 +102,6 @@ class Wardrobe:
         )
         made = tune(model, examples, recipe, sitting.key, initial=first_word(prompts), checkpoints=checkpoints)
         files = {name: save(tensors) for name, tensors in made.files.items()}
-        from svdstory.jobs.node.worker import png
-
         files |= {f"{i}.png": png(picture, {"prompt": text}) for i, (picture, text) in enumerate(zip(pictures, taught))}
         manifest = {
             "tuning": recipe.model_dump(exclude_none=True),
@@ -129,7 +120,7 @@ class Wardrobe:
             "times": {"began": began, "ended": time.time()},
             "peak_bytes": torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else None,
             "device": device_name(model.device),
-            "versions": self.versions(),
+            "versions": versions(),
             "code": identity(),
         }
         self.store.publish(sitting.key, files, manifest, self.attempt)

@@ -6,8 +6,9 @@ The model has left the device before the first scorer comes onto it. Whatever be
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from svdstory.jobs.node.causes import free_memory
 from svdstory.jobs.node.scoring import Report, Scored, Scoring, score_each, shown_in
-from svdstory.jobs.node.worker import Outcome, free_memory, work
+from svdstory.jobs.node.worker import Outcome, work
 from svdstory.jobs.study.plan import Plan
 from svdstory.jobs.study.scores import Scores, Shard
 from svdstory.jobs.study.store import Store

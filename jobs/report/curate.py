@@ -12,7 +12,7 @@ import yaml
 from svdstory.jobs.report.cells import Study, is_random, read_study
 from svdstory.jobs.report.described import setting_text
 from svdstory.jobs.report.findings import AXES, baseline_of, better
-from svdstory.jobs.report.grids import Grid, Row, draw_grid, png
+from svdstory.jobs.report.grids import Grid, Row, draw_grid, report_png
 from svdstory.jobs.report.labels import metric_label
 from svdstory.jobs.report.reduce import file_names, find_damage, pack_path
 from svdstory.jobs.report.set_grids import part_of
@@ -127,7 +127,7 @@ def picture(study: Study, proposal: Proposal, count: int) -> bytes:
         frozenset({len(good)}),
     )
     cells = [p.cell for r in chosen for p in study.by_set[r.name] if p.cell.method == proposal.method]
-    return png(
+    return report_png(
         draw_grid(grid),
         {
             "prompt": "\n".join(p for r in chosen for p in study.plan.sets[r.name].prompts),

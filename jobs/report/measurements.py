@@ -59,7 +59,8 @@ def read_measurements(
     images = _images(plan, store) if images is None else images
     failures = store.failures() if failures is None else failures
     scores = read_scores(store.run) if scores is None else scores
-    shown = {key: found and images_digest(found) for key, found in images.items()}
+    beside = {cell.key: plan.sets[cell.set].reference_hashes for cell in plan.cells}
+    shown = {key: found and images_digest(found, beside[key]) for key, found in images.items()}
     plain = {(cell.set, cell.seed): cell.key for cell in plan.cells if cell.method == PLAIN}
     for scorer in dict.fromkeys(scorers):
         chosen = scores.protocol(scorer, plan.units)

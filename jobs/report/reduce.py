@@ -28,7 +28,7 @@ from svdstory.jobs.report.figures.figure_files import add_figures, captions
 from svdstory.jobs.report.figures.material import Material
 from svdstory.jobs.report.findings import Findings, find, from_json, to_json
 from svdstory.jobs.report.fonts import drawn_in
-from svdstory.jobs.report.grids import cause_png, png
+from svdstory.jobs.report.grids import cause_png, report_png
 from svdstory.jobs.report.labels import LANGUAGES
 from svdstory.jobs.report.metrics_csv import metrics_csv
 from svdstory.jobs.report.page import Page, thumbnail_block, write_page
@@ -235,7 +235,7 @@ def add_overview(draft: Draft, study: Study, packs: dict[str, Path], lang: str) 
     draft.add(
         "overview.png",
         inputs,
-        lambda: png(overview.draw_overview(study, packs, lang), chunks),
+        lambda: report_png(overview.draw_overview(study, packs, lang), chunks),
         lambda cause: cause_png(cause, chunks),
     )
 

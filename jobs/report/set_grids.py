@@ -8,7 +8,7 @@ from PIL import Image
 from svdstory.jobs.report.cells import Place, Study
 from svdstory.jobs.report.described import describe, setting_text
 from svdstory.jobs.report.draft import Draft
-from svdstory.jobs.report.grids import Grid, Row, cause_png, draw_grid, png
+from svdstory.jobs.report.grids import Grid, Row, cause_png, draw_grid, report_png
 from svdstory.jobs.report.labels import lead, method_label, word
 from svdstory.jobs.report.parts import Below
 from svdstory.jobs.report.thumbnails import Pack
@@ -47,7 +47,7 @@ def add_grid(
     ]
 
     def make() -> bytes:
-        return png(draw_grid(set_grid(study, set_name, places, Pack(pack), lang)), chunks)
+        return report_png(draw_grid(set_grid(study, set_name, places, Pack(pack), lang)), chunks)
 
     chunks = grid_chunks(study, set_name, places)
     draft.add(f"grids/{name}.png", inputs, make, lambda cause: cause_png(cause, chunks))

@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 from functools import lru_cache
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 
 PACKAGES = ("jobs", "pipeline", "prompts", "slurm")
@@ -61,3 +62,10 @@ def _revision(place: Path) -> str:
         return ""
     head = git("rev-parse", "HEAD")
     return head + ("+changes" if head and git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+@lru_cache
+def versions() -> dict[str, str]:
+    """Versions of what computes pixels."""
+    names = ("svdstory", "torch", "diffusers", "transformers", "safetensors", "pillow")
+    return {name: metadata.version(name) for name in names} | {"python": sys.version.split()[0]}

@@ -28,7 +28,7 @@ from svdstory.pipeline.miniature.world import SETTINGS, draw_view, render, truth
 from svdstory.pipeline.models.load import Model, load_model
 from svdstory.pipeline.models.subject_files import made_by
 from svdstory.pipeline.personal.class_images import class_examples
-from svdstory.pipeline.personal.examples import Examples, latents_of, training_prompts
+from svdstory.pipeline.personal.examples import Examples, training_prompts
 from svdstory.pipeline.personal.personalised import as_words, personalised
 from svdstory.pipeline.personal.training import tune
 
@@ -41,10 +41,17 @@ def rendered(kind: str, seed: int, pictures: int = 4) -> tuple[list, list[str]]:
     identity = draw_view(np.random.default_rng(seed), kind=kind).identity
     scenes = [SCENES[i % 2] for i in range(pictures)]
     views = [
-        draw_view(np.random.default_rng([seed, i]), kind=kind, identity=identity, scene=scene, style="A photo of",
-                  accessory="", scene_named=True)
+        draw_view(
+            np.random.default_rng([seed, i]),
+            kind=kind,
+            identity=identity,
+            scene=scene,
+            style="A photo of",
+            accessory="",
+            scene_named=True,
+        )
         for i, scene in enumerate(scenes)
-    ]  # fmt: skip
+    ]
     return [render(view) for view in views], [SETTINGS[scene] for scene in scenes]
 
 
@@ -76,7 +83,7 @@ def measure(
     )
     words = recipe.words()
     taught = training_prompts(worded(prompts, words), settings)
-    examples = [Examples(latents_of(model.pipe, [Image.fromarray(p.image) for p in pictures]), taught)]
+    examples = [Examples.of(model, [Image.fromarray(p.image) for p in pictures], taught)]
     examples += class_examples(model, prompts, recipe, f"{kind}-{identity}", model.spec.size)
     before = drawn(model, prompts, method, seeds)
     began = time.process_time()

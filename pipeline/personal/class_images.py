@@ -8,7 +8,7 @@ from svdstory.pipeline.config.strict import digest
 from svdstory.pipeline.config.tuning import Recipe
 from svdstory.pipeline.generation import generate
 from svdstory.pipeline.models.load import Model
-from svdstory.pipeline.personal.examples import Examples, latents_of
+from svdstory.pipeline.personal.examples import Examples
 
 AT_ONCE = 2  # images in a UNet call: a set of twenty would not fit a card
 
@@ -22,7 +22,7 @@ def class_examples(model: Model, prompts: PromptSet, recipe: Recipe, key: str, s
         update={"settings": ("",) * recipe.class_images, "negative": "", "loras": (), "references": ()}
     )
     images = generate(model, plain, Method(), seed=seed_of("class", key), size=size, micro_batch=AT_ONCE).images
-    return [Examples(latents_of(model.pipe, images), tuple(plain.prompts), recipe.prior_weight)]
+    return [Examples.of(model, images, plain.prompts, recipe.prior_weight)]
 
 
 def anchor_pictures(model: Model, prompts: PromptSet, recipe: Recipe, seed: int, **sampling) -> list[Image.Image]:

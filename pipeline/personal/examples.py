@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from svdstory.pipeline.config.prompt_sets import PromptSet
+from svdstory.pipeline.models.load import Model
+from svdstory.pipeline.picture_latents import latents_of
 from svdstory.pipeline.sampling.noise import generator
 
 
@@ -21,6 +23,13 @@ class Examples:
     latents: Tensor
     prompts: tuple[str, ...]
     weight: float = 1.0
+
+    @classmethod
+    def of(
+        cls, model: Model, pictures: Sequence[Image.Image], prompts: Sequence[str], weight: float = 1.0
+    ) -> "Examples":
+        latents = latents_of(model.pipe, [picture.convert("RGB") for picture in pictures], model.device)
+        return cls(latents.cpu(), tuple(prompts), weight)
 
 
 @dataclass(frozen=True)
@@ -46,25 +55,3 @@ def draws(key: str, update: int, kinds: Sequence[Examples], rows: int, train_ste
 def training_prompts(prompts: PromptSet, settings: Sequence[str]) -> tuple[str, ...]:
     """`{style} {subject} {setting}` of each picture."""
     return tuple(prompts.model_copy(update={"settings": tuple(settings)}).prompts)
-
-
-@torch.no_grad()
-def latents_of(pipe, pictures: Sequence[Image.Image]) -> Tensor:
-    """(R, C, H, W) float32 on the CPU: the mode of the VAE's posterior, scaled; in float32 where the VAE wants it."""
-    vae, own = pipe.vae, pipe.vae.dtype
-    try:
-        if own == torch.float16 and vae.config.force_upcast:
-            vae.to(torch.float32)
-        found = []
-        for picture in pictures:
-            pixels = pipe.image_processor.preprocess(picture.convert("RGB")).to(vae.device, vae.dtype)
-            x = vae.encode(pixels).latent_dist.mode().float()
-            mean, std = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
-            if mean is not None and std is not None:
-                mean, std = (torch.tensor(v, device=x.device).view(1, -1, 1, 1) for v in (mean, std))
-                x = (x - mean) / std
-            found.append((x * vae.config.scaling_factor).cpu())
-        return torch.cat(found)
-    finally:
-        if vae.dtype != own:
-            vae.to(own)

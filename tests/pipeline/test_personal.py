@@ -19,7 +19,7 @@ from svdstory.pipeline.generation import generate
 from svdstory.pipeline.models.load import load_model
 from svdstory.pipeline.models.spec import resolve_model
 from svdstory.pipeline.models.subject_files import located, made_by
-from svdstory.pipeline.personal.examples import Examples, draws, latents_of, training_prompts
+from svdstory.pipeline.personal.examples import Examples, draws, training_prompts
 from svdstory.pipeline.personal.personalised import as_words, personalised
 from svdstory.pipeline.personal.training import Checkpoints, Interrupted, tune
 
@@ -43,9 +43,8 @@ def examples_of(model, recipe, prior=False):
     pictures = [
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8)) for i in range(2)
     ]
-    latents = latents_of(model.pipe, pictures)
-    own = Examples(latents, training_prompts(worded(FOX, recipe.words()), ["in a wood", ""]))
-    return [own] + [Examples(latents.flip(0), ("A photo of a red fox",) * 2, 1.0)] * prior
+    own = Examples.of(model, pictures, training_prompts(worded(FOX, recipe.words()), ["in a wood", ""]))
+    return [own] + [Examples(own.latents.flip(0), ("A photo of a red fox",) * 2, 1.0)] * prior
 
 
 def state_of(model):

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from svdstory.jobs.node import record_spectra, worker
+from svdstory.jobs.node import causes, manifest, record_spectra, worker
 from svdstory.jobs.study.command_line import command_of
 from svdstory.jobs.study.experiment import Experiment
 from svdstory.jobs.study.plan import make_plan
@@ -41,7 +41,7 @@ FOX = "style: A photo of\nsubject: a red fox\nconcept: fox\nsettings: [in the sn
     ],
 )
 def test_a_failure_has_one_cause(error, cause):
-    assert worker.cause_of(error) == cause
+    assert causes.cause_of(error) == cause
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_unit_tells_the_micro_batch_and_the_device_it_was_made_with(plan, tmp_
 
 def test_a_pictures_parameters_name_svdstorys_seed_and_command_and_no_seed_that_others_would_draw(plan):
     [cell] = plan.units.values()
-    told = worker.text_chunks(plan, cell, 1)["parameters"]
+    told = manifest.text_chunks(plan, cell, 1)["parameters"]
     assert told.startswith("A photo of a red fox at the beach\nSteps: 2, Sampler: ddim")
     assert f"svdstory seed: {cell.seed}, svdstory command: " in told and ", Seed:" not in told and "\nSeed:" not in told
     assert json.loads(told.partition("svdstory command: ")[2]) == command_of(plan, cell)

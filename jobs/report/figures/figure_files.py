@@ -10,7 +10,7 @@ from PIL import Image
 from svdstory.jobs.report.draft import Draft, concerns_the_run
 from svdstory.jobs.report.figures import FIGURES, Figure, chosen
 from svdstory.jobs.report.figures.material import Material
-from svdstory.jobs.report.grids import cause_png, png
+from svdstory.jobs.report.grids import cause_png, report_png
 
 REASONS = "figures/not-drawn.json"
 
@@ -62,7 +62,7 @@ def _why_not(figure: Figure, material: Material) -> str:
 
 
 def _with_chunks(content: bytes, chunks: dict[str, str]) -> bytes:
-    return png(Image.open(io.BytesIO(content)).convert("RGB"), chunks)
+    return report_png(Image.open(io.BytesIO(content)).convert("RGB"), chunks)
 
 
 def captions(lang: str) -> dict[str, str]:

@@ -192,9 +192,8 @@ if CONTROL:
         fitting=lambda *_: None,
     )
     stub("svdstory.pipeline.models.load", Model=object, load_model=load_model)
-    failed, interrupted = type("SubjectFailed", (Exception,), {}), type("Interrupted", (Exception,), {})
-    stub("svdstory.jobs.node.subject_making", SubjectFailed=failed, Wardrobe=Wardrobe)
-    stub("svdstory.pipeline.personal.training", Interrupted=interrupted)
+    stub("svdstory.jobs.node.subject_making", Wardrobe=Wardrobe)
+    stub("svdstory.pipeline.personal.training", Interrupted=type("Interrupted", (Exception,), {}))
     stub("svdstory.pipeline.sampling.sampler", Sample=object)
     stub("svdstory.pipeline.certify.specimen", Specimen=Specimen, PLAIN="sdxl", SEED=0)
     stub("svdstory.pipeline.certify.checks", CHECKS=(), Check=object)
