@@ -83,24 +83,12 @@ def generate(
     name, guidance = scheduler or model.spec.scheduler, model.spec.guidance if guidance is None else guidance
     own_scheduler = make_scheduler(name, pipe.scheduler, scheduler_config)
     set_seed = seeds if isinstance(seeds, int) else seeds[0]
-    if method.pictures:
-        raise InputError("this method's pictures were made elsewhere: there is nothing to draw.")
-    if method.tuning and not model.wears:
-        raise InputError(
-            "this method's subject is not on the model: put it there with `personalised` and name it with `worded` "
-            "(pipeline/personal/README.md), or use `svdstory run`, which does both."
-        )
+    refuse_what_cannot_be_drawn(model, method)
     with adapted(pipe, (*model.spec.loras, *prompts.loras)):
         if method.function:
             setting = dict(seed=set_seed, steps=steps, guidance=guidance, size=(width, height), scheduler=name)
-            images, masks = draw(
-                method.function,
-                model,
-                prompts,
-                made_scheduler=own_scheduler,
-                on_step=sampling.get("on_step"),
-                **setting,
-            )
+            setting |= dict(made_scheduler=own_scheduler, on_step=sampling.get("on_step"))
+            images, masks = draw(method.function, model, prompts, **setting)
             return Generated(images, None, {"model_spoiled": 1} if model.spoiled else {}, masks)
         prompts = prompts.with_references(method.references_used(len(prompts.references)))
         pictures = reference_latents(model, prompts, method, (width, height))
@@ -120,16 +108,29 @@ def generate(
             pictures=pictures,
             **sampling,
         )
+    return decoded(pipe, prompts, method, done)
+
+
+def refuse_what_cannot_be_drawn(model: Model, method: Method) -> None:
+    """Raises InputError for pictures made elsewhere, and for a subject that the model does not wear."""
+    if method.pictures:
+        raise InputError("this method's pictures were made elsewhere: there is nothing to draw.")
+    if method.tuning and not model.wears:
+        raise InputError(
+            "this method's subject is not on the model: put it there with `personalised` and name it with `worded` "
+            "(pipeline/personal/README.md), or use `svdstory run`, which does both."
+        )
+
+
+def decoded(pipe, prompts: PromptSet, method: Method, done: Sample) -> Generated:
+    """The sample as pictures. Raises NotFinite."""
     if not torch.isfinite(done.latents).all():
         raise NotFinite("the latents hold inf or nan")
     images, upcast = decode(pipe, done.latents)
     pipe.maybe_free_model_hooks()  # offloaded by component: the VAE leaves the device, as after a stock call
-    noted = {
-        "vae_upcast_images": upcast,
-        "settings_found_elsewhere": found_elsewhere(tokenizer_of(pipe), prompts, method),
-    }
-    counters = done.counters | {name: times for name, times in noted.items() if times}
-    return Generated(images, done, counters)
+    elsewhere = found_elsewhere(tokenizer_of(pipe), prompts, method)
+    noted = {"vae_upcast_images": upcast, "settings_found_elsewhere": elsewhere}
+    return Generated(images, done, done.counters | {name: times for name, times in noted.items() if times})
 
 
 def reference_latents(model: Model, prompts: PromptSet, method: Method, size: tuple[int, int]) -> torch.Tensor | None:

@@ -165,7 +165,7 @@ def make_plan(
     sampling = chosen(experiment, model)
     setting = content(sampling)
     check_setting(setting, model)
-    methods = resolved(methods, model, near)
+    methods = resolved(methods, model, near, experiment.offload)
     own = lora_files.located(experiment.loras, near, model.text_width())
     sets = {name: completed(one, experiment.negative, own, near, model) for name, one in sets.items()}
     sets = with_pictures(sets, setting["size"])

@@ -69,9 +69,18 @@ def sitting(
     return Sitting(digest(said)[:digits], recipe, prompts, seed)
 
 
-def resolved(methods: dict[str, Method], model: ModelSpec, near: Path) -> dict[str, Method]:
+def resolved(methods: dict[str, Method], model: ModelSpec, near: Path, offload: str | None = None) -> dict[str, Method]:
     """The methods with their recipes' values and their files found. Raises one InputError for all that is wrong."""
     found, wrong = {}, []
+    if tuning := [name for name, method in methods.items() if method.tuning]:
+        if model.one_encoder:
+            raise InputError(f"method {tuning[0]}: tuning is for SDXL, and {model.name} is Stable Diffusion 1 or 2.")
+        if offload:
+            raise InputError(
+                f"method {tuning[0]}: tuning writes to weights that lie on the device, and offload {offload} takes them off. "
+                "Leave `offload` out, or the method.",
+                key="offload",
+            )
     for name, method in methods.items():
         try:
             found[name] = _resolved(method, model, near)

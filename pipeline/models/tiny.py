@@ -33,6 +33,14 @@ TEXT = dict(
     pad_token_id=49407,
 )
 
+VAE = dict(
+    block_out_channels=(8, 8, 8, 8),
+    norm_num_groups=4,
+    latent_channels=4,
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+)
+
 
 def build_tiny() -> StableDiffusionXLPipeline:
     """A stock pipeline; the same weights on every machine. Reads and leaves the global generator as it was."""
@@ -52,14 +60,7 @@ def build_tiny() -> StableDiffusionXLPipeline:
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=32 + 6 * 8,
         )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8, 8, 8),
-            norm_num_groups=4,
-            latent_channels=4,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            scaling_factor=0.13025,
-        )
+        vae = AutoencoderKL(**VAE, scaling_factor=0.13025)
         encoders = CLIPTextModel(CLIPTextConfig(**TEXT)), CLIPTextModelWithProjection(CLIPTextConfig(**TEXT))
     for model in (unet, vae, *encoders):
         fill(model)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.config.tuning import Word
 
 Rows = tuple[Tensor, Tensor]  # (V, D) of each encoder
@@ -25,6 +26,7 @@ def placeholders(pipe, words: Mapping[Word, Rows]) -> Iterator[None]:
     if not words:
         yield
         return
+    check_encoders(pipe)
     own = {name: getattr(pipe, name) for name in TOKENIZERS}
     hooks = []
     try:
@@ -74,8 +76,15 @@ class _Place:
         return torch.where((numbers < 0)[..., None], out, rows[numbers.clamp(min=0)])
 
 
+def check_encoders(pipe) -> None:
+    """Raises InputError for a pipeline with one text encoder."""
+    if getattr(pipe, "text_encoder_2", None) is None:
+        raise InputError(f"tuned subjects are for SDXL's two text encoders: {type(pipe).__name__} has one.")
+
+
 def embedding_of(pipe, word: str) -> Rows:
-    """(1, D) of each encoder: the word's first token's row."""
+    """(1, D) of each encoder: the word's first token's row. Raises InputError as check_encoders does."""
+    check_encoders(pipe)
     found = []
     for name, encoder in zip(TOKENIZERS, ENCODERS):
         first = getattr(pipe, name)(word, add_special_tokens=False).input_ids[0]

@@ -5,6 +5,7 @@ preservation the same on pictures of the class is added, times its weight (2208.
 depends on the subject's key and its number alone, so that a run that was interrupted goes on to the same weights.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from svdstory.pipeline.decoding import NotFinite
 from svdstory.pipeline.models.load import Model
 from svdstory.pipeline.personal.examples import Draw, Examples, draws
 from svdstory.pipeline.personal.learners import Files, Learner, learner
+from svdstory.pipeline.personal.placeholders import check_encoders
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 SKIPPED_IN_A_ROW = 10  # updates whose gradients overflowed: then the run is not finite
@@ -82,6 +84,7 @@ def tune(
     gradients of an update's rows are added up. Raises NotFinite, and InputError for a model that was not trained to
     predict noise or velocity, or that wears adapters.
     """
+    check_encoders(model.pipe)
     scheduler, pipe = training_scheduler(model), model.pipe
     on_gpu = model.device.type == "cuda"
     rows_at_once = rows_at_once or (1 if on_gpu else recipe.pictures)
@@ -112,13 +115,14 @@ def tune(
 
 def update(run: Run, examples, drawn: list[Draw], rows_at_once: int, model, scheduler, text, made, optimizer, scaler):
     """One update of AdamW, with the gradients of all its rows added up."""
-    total = 0.0
+    losses = []
     for kind, draw in zip(examples, drawn):
         for rows in torch.arange(len(draw.which)).split(rows_at_once):
             part = loss_of(model, scheduler, text, kind, draw, rows) * (kind.weight / len(draw.which))
             scaler.scale(part).backward()
-            total += part.item()
-    if not torch.isfinite(torch.tensor(total)):
+            losses.append(part.detach())
+    total = float(torch.stack(losses).sum())  # the device is read once an update
+    if not math.isfinite(total):
         raise NotFinite(f"the loss of update {run.made} is {total}")
     scaler.unscale_(optimizer)
     if made.largest_norm is not None:
@@ -178,8 +182,10 @@ def training_scheduler(model: Model) -> DDPMScheduler:
     own, pipe = model.pipe.scheduler.config, model.pipe
     kind = own.get("prediction_type", "epsilon")
     if kind not in ("epsilon", "v_prediction") or "EDM" in type(pipe.scheduler).__name__:
-        raise InputError(f"tuning: model {model.spec.name} predicts {kind} with {type(pipe.scheduler).__name__}: only "
-                         "models that predict noise or velocity on SDXL's schedule can be tuned.")  # fmt: skip
+        raise InputError(
+            f"tuning: model {model.spec.name} predicts {kind} with {type(pipe.scheduler).__name__}: only "
+            "models that predict noise or velocity on SDXL's schedule can be tuned."
+        )
     if model.spec.loras or pipe.get_active_adapters():
         raise InputError(f"tuning: model {model.spec.name} wears LoRA, which training would change. Take one without.")
     return DDPMScheduler.from_config(own)
@@ -212,8 +218,11 @@ def restored(state: State | None, updates: int, made: Learner, optimizer, scaler
     with torch.no_grad():
         for name, weight in made.parameters.items():
             weight.copy_(state[f"trained.{name}"])
-            kept = {what: state[f"adam.{name}.{what}"].clone() for what in ("step", "exp_avg", "exp_avg_sq")
-                    if f"adam.{name}.{what}" in state}  # fmt: skip
+            kept = {
+                what: state[f"adam.{name}.{what}"].clone()
+                for what in ("step", "exp_avg", "exp_avg_sq")
+                if f"adam.{name}.{what}" in state
+            }
             optimizer.state[weight] = {what: x if what == "step" else x.to(weight.device) for what, x in kept.items()}
     made_updates, skipped, in_a_row, growth = state["counts"].tolist()
     if scaler.is_enabled():

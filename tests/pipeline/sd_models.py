@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from svdstory.pipeline.models.tiny import TEXT, clip_tokenizers, fill
+from svdstory.pipeline.models.tiny import TEXT, VAE, clip_tokenizers, fill
 
 SD_BLOCKS = dict(
     down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
@@ -32,13 +32,7 @@ def build_sd(name: str) -> StableDiffusionPipeline:
             **SD_BLOCKS,
             **SD_UNETS[name],
         )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8, 8, 8),
-            norm_num_groups=4,
-            latent_channels=4,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-        )
+        vae = AutoencoderKL(**VAE)
         width = SD_UNETS[name]["cross_attention_dim"]
         text = CLIPTextModel(CLIPTextConfig(**{**TEXT, "hidden_size": width, "intermediate_size": 2 * width}))
     for model in (unet, vae, text):

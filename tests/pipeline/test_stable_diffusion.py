@@ -14,9 +14,11 @@ from svdstory.pipeline.config.lora import Lora
 from svdstory.pipeline.config.methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, parse
+from svdstory.pipeline.config.tuning import Recipe
 from svdstory.pipeline.generation import generate
 from svdstory.pipeline.models.load import load_model
 from svdstory.pipeline.models.spec import hub_snapshot, resolve_model, shipped_models
+from svdstory.pipeline.personal.training import tune
 from svdstory.pipeline.sampling.attach import attach
 from svdstory.pipeline.sampling.layers import attention_layers, block_ratios, shared_ratios
 from tests.pipeline.sd_models import SD_BLOCKS, build_sd
@@ -95,6 +97,20 @@ def test_a_plan_takes_its_folder_with_its_own_scheduler_and_says_that_memory_is_
     plan = make_plan("test", parse(Experiment, content, "test"), folder)
     assert plan.scheduler == "own" and plan.model.one_encoder and plan.model.variant == "fp16"
     assert memory_lines(plan) == ["memory      not known for Stable Diffusion 1.5 and 2.1: set --micro-batch yourself"]
+
+
+def test_tuning_is_refused_for_it_before_anything_is_queued(folder, tmp_path):
+    (tmp_path / "fox.yaml").write_text("style: A photo of\nsubject: a fox\nconcept: fox\nsettings: [in snow, at sea]\n")
+    experiment = {"sets": ["fox.yaml"], "methods": ["dreambooth-lora"], "model": str(folder)}
+    with pytest.raises(InputError, match="method dreambooth-lora: tuning is for SDXL"):
+        make_plan("test", parse(Experiment, experiment, "test"), tmp_path)
+
+
+def test_tuning_in_python_is_refused_for_it_and_leaves_it_as_it_was(model):
+    recipe = Recipe(kind="dreambooth-lora", updates=1, pictures=1, rate=0.1, rank=2).resolved({}, "sd")
+    with pytest.raises(InputError, match="StableDiffusionPipeline has one"):
+        tune(model, [], recipe, "key", initial="fox")
+    assert not model.pipe.get_active_adapters()
 
 
 @pytest.mark.parametrize("name", ["sd15", "sd21"])
