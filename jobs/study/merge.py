@@ -14,6 +14,7 @@ from svdstory.jobs.study.plan import Plan, plan_path, read_plan
 from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.run_folder import prepare
 from svdstory.jobs.study.store import MANIFEST, TAKEN, Attempt, Store
+from svdstory.jobs.study.tuned import SHELF
 from svdstory.pipeline.config.prompt_sets import slug
 from svdstory.pipeline.config.strict import InputError
 
@@ -27,12 +28,7 @@ SETTING = (
     "prompt_weights",
     "exact_filter",
 )
-BESIDE = (
-    "scores",
-    "spectra",
-    "failures",
-    "subjects",
-)  # folders of files that never change and whose names no other run has
+BESIDE = ("scores", "spectra", "failures")  # folders of files that never change and whose names no other run has
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,12 @@ def merge(runs: list[Path], out: Path) -> Merged:
     store = prepare(plan, out)
     before = store.finished(plan.units)
     came = [key for key in plan.units if key not in before and any(_bring(Store(run), store, key) for run in runs)]
+    subjects = Store(out, SHELF)
     for run in runs:
+        made = Store(run, SHELF)
+        for key in made.present():
+            if not subjects.is_finished(key):
+                _bring(made, subjects, key)
         for path in _beside(run):
             _link(path, out / path.relative_to(run))
     return Merged(out, plan, len(came), len(before), len(plan.units) - len(before) - len(came))

@@ -17,7 +17,7 @@ import secrets
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,9 +236,10 @@ def image_hashes(manifest: dict) -> dict[str, str]:
     return {name: manifest["files"][name]["sha256"] for name in image_names(manifest)}
 
 
-def images_digest(hashes: dict[str, str]) -> str:
-    """24 hex digits that stand for a unit's images."""
-    return digest(hashes)[:24]
+def images_digest(hashes: dict[str, str], beside: Sequence[str] = ()) -> str:
+    """24 hex digits that stand for a unit's images, and the reference pictures (sha256) that they are set `beside`: a unit
+    that looks at none has the same key with and without."""
+    return digest({**hashes, "references": list(beside)} if beside else hashes)[:24]
 
 
 def protocol_hash(protocol: dict) -> str:

@@ -95,6 +95,10 @@ class PromptSet(Strict):
         """What each reference picture is called: without a setting of its own, the bare style and subject."""
         return _prompts(self.style, self.subject, [reference.setting for reference in self.references])
 
+    @property
+    def reference_hashes(self) -> tuple[str, ...]:
+        return tuple(reference.sha256 for reference in self.references)
+
     def with_references(self, count: int) -> "PromptSet":
         """The same with the first `count` of its pictures alone: those that a method uses."""
         return (

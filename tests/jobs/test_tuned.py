@@ -10,6 +10,7 @@ from svdstory.jobs.cluster.clean import litter, remove
 from svdstory.jobs.node import subject_making
 from svdstory.jobs.node.worker import work
 from svdstory.jobs.study.experiment import Experiment
+from svdstory.jobs.study.merge import merge
 from svdstory.jobs.study.notes import notes
 from svdstory.jobs.study.plan import make_plan, read_plan, write_plan
 from svdstory.jobs.study.run_folder import subjects_bytes
@@ -210,3 +211,23 @@ def test_bad_tuning_is_refused_before_anything_is_queued(tmp_path, text, tuning,
     text = text.replace("in a meadow", " ".join(["meadow"] * 60)) if not message else text
     with pytest.raises(InputError, match=message or "prompt has 8. tokens, the model reads 77"):
         plan_of(tmp_path, text, methods=[{"name": "mine", "base": "sdxl", "set": {"tuning": tuning}}])
+
+
+@pytest.mark.parametrize("offload", ["model", "sequential", "group"])
+def test_tuning_and_offload_are_refused_together(tmp_path, offload):
+    with pytest.raises(InputError, match=f"method mine: .* offload {offload} takes them off"):
+        plan_of(tmp_path, offload=offload)
+
+
+def test_a_merge_brings_subjects_whole_and_what_is_there_stays(tmp_path, tiny):
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    (one, store), (other, _) = plan_of(tmp_path / "a"), plan_of(tmp_path / "b", methods=["sdxl"])
+    work(one, store, one.units, model=tiny)
+    [subject] = set(one.subject_of.values())
+    merged = merge([tmp_path / "a" / "run", tmp_path / "b" / "run"], tmp_path / "both")
+    shelf = Store(tmp_path / "both", SHELF)
+    assert shelf.present() == {subject} and shelf.problem(subject, deep=True) is None
+    (shelf.folder(subject) / "manifest.json").unlink()
+    merge([tmp_path / "a" / "run", tmp_path / "b" / "run"], tmp_path / "both")
+    assert shelf.problem(subject, deep=True) is None
+    assert set(merged.plan.methods) == {"mine", "sdxl"} and set(other.units) < set(merged.plan.units)

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from svdstory.jobs.node.scoring import score_run
+from svdstory.jobs.node.worker import work
+from svdstory.jobs.report.measurements import read_measurements
 from svdstory.jobs.report.set_grids import reference_rows
 from svdstory.jobs.study.experiment import Experiment
 from svdstory.jobs.study.notes import notes
 from svdstory.jobs.study.plan import make_plan, read_plan, write_plan
 from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.run_folder import check_growth
+from svdstory.jobs.study.store import Store
 from svdstory.pipeline.config.prompt_sets import PromptSet, read_sets
 from svdstory.pipeline.config.references import Reference, located, read_picture
 from svdstory.pipeline.config.strict import InputError, parse
@@ -267,3 +271,16 @@ def test_the_plan_says_who_ignores_the_pictures_and_which_serve(tmp_path):
     assert any("reference pictures are not for sdxl" in line for line in said)
     assert any("method consistory" in line and "the first 2 serve" in line for line in said)
     assert not any("reference" in line for line in notes(plan_of(tmp_path, SET)))
+
+
+def test_a_unit_scored_before_its_set_had_pictures_is_scored_again_beside_them(tmp_path):
+    run, beside = tmp_path / "run", "clip_i_reference:tiny"
+    for references in ("", "references: [one.png]\n"):
+        photo(tmp_path / "one.png")
+        plan = plan_of(tmp_path, SET + references, methods=["sdxl"], steps=2)
+        write_plan(plan, run)
+        work(plan, Store(run), plan.units, device="cpu")
+        scored = score_run(run, ["clip-i:tiny"])
+        assert len(scored.scored) == 1 and len(score_run(run, ["clip-i:tiny"]).fresh) == 1
+        told = {m.metric: m.value for m in read_measurements(plan, Store(run), ["clip-i:tiny"]).cells}
+        assert (told.get(beside) is not None) == bool(references)
