@@ -7,9 +7,9 @@ from importlib import import_module
 
 _WHERE = {
     "Method": "config.methods",
-    "SpectralFilter": "config.methods",
+    "SpectralFilter": "config.spectral_filter",
     "FreeU": "config.methods",
-    "named": "config.methods",
+    "named": "config.named_methods",
     "InputError": "config.strict",
     "PromptSet": "config.prompt_sets",
     "load_model": "models.load",

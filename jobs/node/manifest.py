@@ -7,9 +7,10 @@ import torch
 
 from svdstory.jobs.study.code import identity, versions
 from svdstory.jobs.study.command_line import command_of
-from svdstory.jobs.study.plan import Cell, Plan, content
+from svdstory.jobs.study.plan import Cell, Plan
 from svdstory.jobs.study.store import Store
 from svdstory.jobs.study.tuned import SHELF
+from svdstory.jobs.study.unit_keys import content
 from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.generation import Generated

@@ -10,7 +10,7 @@ import yaml
 
 from svdstory.jobs.report.measurements import higher_is_better
 from svdstory.jobs.report.statistics import Interval, Measurement, bootstrap, holm, paired_differences, wilcoxon
-from svdstory.pipeline.config.methods import without_injection
+from svdstory.pipeline.config.named_methods import without_injection
 from svdstory.pipeline.config.strict import Strict, parse
 
 ALPHA = 0.05

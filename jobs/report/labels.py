@@ -4,7 +4,7 @@ import re
 
 from svdstory.jobs.report.escaping import drawn
 from svdstory.pipeline.config.brought import ELSEWHERE
-from svdstory.pipeline.config.methods import WITHOUT_INJECTION
+from svdstory.pipeline.config.named_methods import WITHOUT_INJECTION
 from svdstory.pipeline.config.prompt_sets import PromptSet
 
 LANGUAGES = ("en", "ru")

@@ -10,7 +10,7 @@ from svdstory.jobs.report.cells import Place, Study, is_random
 from svdstory.jobs.report.findings import Findings, better
 from svdstory.jobs.report.labels import lead, meaning, metric_label, plain_label
 from svdstory.jobs.report.thumbnails import SIDE, Pack, as_uri, webp
-from svdstory.pipeline.config.methods import shipped_entries
+from svdstory.pipeline.config.named_methods import shipped_entries
 
 ROWS, COLUMNS = 6, 6  # at most, so that the grid is seen whole
 QUALITY = 88  # of its WebP

@@ -13,7 +13,7 @@ from typing import Any
 
 from svdstory.jobs.report.cells import Study
 from svdstory.jobs.report.draft import Draft
-from svdstory.pipeline.config.prompt_sets import slug
+from svdstory.pipeline.config.prompt_files import slug
 
 CELLS = 50_000  # of one page and one overview
 

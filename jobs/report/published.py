@@ -10,7 +10,7 @@ from svdstory.jobs.report.findings import Findings
 from svdstory.jobs.report.measurements import value_of
 from svdstory.jobs.report.statistics import Interval
 from svdstory.pipeline.config.documents import read_yaml
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.strict import InputError, Strict, choices, parse
 
 Setting = Literal["sets", "steps", "guidance", "scheduler", "size"]

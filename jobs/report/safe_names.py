@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from svdstory.pipeline.config.prompt_sets import slug
+from svdstory.pipeline.config.prompt_files import slug
 
 
 def safe_names(words: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:

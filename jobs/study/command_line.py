@@ -4,7 +4,8 @@ import shlex
 from pathlib import Path
 
 from svdstory.jobs.study.experiment import shipped_experiments
-from svdstory.jobs.study.plan import OFF, Cell, Plan, content
+from svdstory.jobs.study.plan import Cell, Plan
+from svdstory.jobs.study.unit_keys import OFF, content
 from svdstory.pipeline.config.strict import canonical
 
 

@@ -11,9 +11,11 @@ from svdstory.jobs.study.elsewhere import pattern_of
 from svdstory.pipeline.config.brought import ELSEWHERE
 from svdstory.pipeline.config.documents import expanded, is_document, read_document
 from svdstory.pipeline.config.lora import Lora
-from svdstory.pipeline.config.methods import Method, MethodEntry, expand, shipped_entries
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import MethodEntry, expand, shipped_entries
 from svdstory.pipeline.config.own_code import read_function
-from svdstory.pipeline.config.prompt_sets import BadSets, PromptSet, find_sets, slug
+from svdstory.pipeline.config.prompt_files import BadSets, find_sets, slug
+from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.schedulers import SchedulerConfig
 from svdstory.pipeline.config.strict import (
     InputError,

@@ -15,7 +15,7 @@ from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.run_folder import prepare
 from svdstory.jobs.study.store import MANIFEST, TAKEN, Attempt, Store
 from svdstory.jobs.study.tuned import SHELF
-from svdstory.pipeline.config.prompt_sets import slug
+from svdstory.pipeline.config.prompt_files import slug
 from svdstory.pipeline.config.strict import InputError
 
 SETTING = (

@@ -12,35 +12,28 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from svdstory.jobs.study.elsewhere import source_key, sources
 from svdstory.jobs.study.experiment import Experiment, own_switches, read_methods, read_prompt_sets
-from svdstory.jobs.study.plan_checks import check_methods, check_references, check_sets, check_setting
+from svdstory.jobs.study.plan_checks import check_methods, check_references, check_sets, check_setting, find_font
 from svdstory.jobs.study.process import Process
 from svdstory.jobs.study.reference_files import copy_references
 from svdstory.jobs.study.tuned import Sitting, resolved, sitting
-from svdstory.pipeline.config.documents import expanded
+from svdstory.jobs.study.unit_keys import KEY_DIGITS, OFF, SCHEMA, content, picture_keys, unit_key
 from svdstory.pipeline.config.lora import Lora
-from svdstory.pipeline.config.methods import TOLERANCE, Method
+from svdstory.pipeline.config.methods import Method
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.references import located
 from svdstory.pipeline.config.schedulers import SchedulerConfig
-from svdstory.pipeline.config.sizes import tiled
 from svdstory.pipeline.config.strict import InputError, Strict, Text, concerning, digest, parse
 from svdstory.pipeline.models import lora_files
 from svdstory.pipeline.models.memory import Offload
 from svdstory.pipeline.models.spec import ModelSpec, resolve_model
 
-SCHEMA = 1  # of what a unit is; part of its key
-KEY_DIGITS = 24  # of sha256's 64: 96 bits
 MODEL_DEFAULTS = {"guidance", "scheduler", "scheduler_config", "tuning"}  # which the plan has resolved
-OFF = {"scheduler_config": {}, "long_prompts": "error", "prompt_weights": False}
 SAMPLING = ("steps", "size", "guidance", "scheduler", *OFF)
 LATER_OF_MODEL = ("loras", "vae", "vae_folder", "vae_identity", "one_encoder")
 LATER = ("negative", "loras")  # keys that older plans don't have, of a plan and of its sets
 LATER_OF_SET = (*LATER, "references", "anchor_settings")
 LATER_OF_METHOD = ("inversion", "renoise")
-
-FONTS = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")  # how font files begin
 
 
 class Cell(Strict):
@@ -227,51 +220,6 @@ def with_pictures(sets: dict[str, PromptSet], size: tuple[int, int]) -> dict[str
     if wrong:
         raise InputError("\n".join(wrong), key="references")
     return shown
-
-
-def content(sampling: dict) -> dict:
-    """The same as a unit's key and its manifest hold it: without what is off, so that new keys leave old units."""
-    said = {**sampling, "scheduler_config": sampling["scheduler_config"].changes()}
-    tiles = {"vae_tiling": True} if tiled(*sampling["size"]) else {}
-    return tiles | {key: value for key, value in said.items() if key not in OFF or value != OFF[key]}
-
-
-def find_font(wanted: str, near: Path) -> str:
-    """The absolute path of a font file, relative to `near` or the current folder. Raises InputError for none."""
-    for path in (near / expanded(wanted), Path.cwd() / expanded(wanted)):
-        if path.is_file():
-            with path.open("rb") as file:
-                if file.read(4) in FONTS:
-                    return str(path.resolve())
-            raise InputError(f"font {path}: no TrueType or OpenType font (.ttf, .otf, .ttc). Name another.", key="font")
-    raise InputError(f"font {wanted!r}: there is no such file in {near} or {Path.cwd()}.", key="font")
-
-
-def unit_key(prompts: PromptSet, method: Method, seed: int, model: ModelSpec, setting: dict, exact_filter: bool) -> str:
-    """Hash of everything that changes pixels, and of nothing else."""
-    filtered = {} if exact_filter or not method.filters() else {"filter_tolerance": TOLERANCE}
-    used = method.references_used(len(prompts.references))
-    learned = sitting(prompts, method, seed, model, setting, KEY_DIGITS)
-    return digest(
-        {
-            "schema": SCHEMA,
-            "set": prompts.with_references(used).content(),
-            "method": method.with_references(used).switches(),
-            "seed": seed,
-            "model": model.content(),
-            **setting,
-            **filtered,
-            **({"subject": learned.key} if learned else {}),
-            "size": list(setting["size"]),
-        }
-    )[:KEY_DIGITS]
-
-
-def picture_keys(sets: dict[str, PromptSet], methods: dict[str, Method], seeds: dict[str, tuple]) -> dict[tuple, str]:
-    """(set, method, seed) -> the key of a unit of pictures made elsewhere: what they hold. Reads each of them."""
-    with concerning("methods"):
-        found = sources({name: m.pictures for name, m in methods.items() if m.pictures}, sets, seeds)
-    return {at: source_key(files, sets[at[0]], at[2], SCHEMA)[:KEY_DIGITS] for at, files in found.items()}
 
 
 def write_plan(plan: Plan, run: Path) -> Path:

@@ -1,6 +1,9 @@
 """What is refused before anything is queued: settings, methods and sets that cannot be."""
 
+from pathlib import Path
+
 from svdstory.pipeline.config.consolidation import consolidate_set, identity_of
+from svdstory.pipeline.config.documents import expanded
 from svdstory.pipeline.config.methods import Method, check_images, in_rows
 from svdstory.pipeline.config.prompt_reading import positions_in, read_prompt
 from svdstory.pipeline.config.prompt_sets import PromptSet
@@ -9,6 +12,8 @@ from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.config.tokens import Tokenizer, subject_positions
 from svdstory.pipeline.config.tuning import knowing, worded
 from svdstory.pipeline.models.spec import ModelSpec
+
+FONTS = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")  # how font files begin
 
 
 def check_setting(setting: dict, model: ModelSpec) -> None:
@@ -116,3 +121,14 @@ def check_words(prompts: PromptSet, method: Method, tokenizer: Tokenizer, chunke
         shown = [reference.setting for reference in prompts.references] or prompts.anchor_settings or ("",)
         for text in changed.model_copy(update={"settings": tuple(shown)}).prompts:
             read_prompt(text, known)
+
+
+def find_font(wanted: str, near: Path) -> str:
+    """The absolute path of a font file, relative to `near` or the current folder. Raises InputError for none."""
+    for path in (near / expanded(wanted), Path.cwd() / expanded(wanted)):
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(4) in FONTS:
+                    return str(path.resolve())
+            raise InputError(f"font {path}: no TrueType or OpenType font (.ttf, .otf, .ttc). Name another.", key="font")
+    raise InputError(f"font {wanted!r}: there is no such file in {near} or {Path.cwd()}.", key="font")

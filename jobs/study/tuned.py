@@ -9,7 +9,8 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from svdstory.pipeline.config.methods import Method, check_images, named
+from svdstory.pipeline.config.methods import Method, check_images
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, digest
 from svdstory.pipeline.config.tuning import CUSTOM, DREAMBOOTH, Recipe

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from svdstory.jobs.study.experiment import Experiment, read_prompt_sets
 from svdstory.pipeline.config.documents import expanded, is_document, read_document
-from svdstory.pipeline.config.methods import Method, MethodEntry, expand, shipped_entries
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import MethodEntry, expand, shipped_entries
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, Strict, Text, Whole, canonical, choices, parse
 

@@ -15,12 +15,14 @@ import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from svdstory.jobs.study.plan import Cell, Plan, completed, content, unit_key
+from svdstory.jobs.study.plan import Cell, Plan, completed
 from svdstory.jobs.study.plan_checks import check_methods, check_sets
 from svdstory.jobs.study.store import Store
+from svdstory.jobs.study.unit_keys import content, unit_key
 from svdstory.jobs.tune import objectives
 from svdstory.jobs.tune.space import Part, Space, as_text, from_text
-from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, digest
 

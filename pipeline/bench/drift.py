@@ -10,8 +10,8 @@ from statistics import median
 
 from torch import Tensor
 
-from svdstory.pipeline.config.methods import named
-from svdstory.pipeline.config.prompt_sets import find_sets
+from svdstory.pipeline.config.named_methods import named
+from svdstory.pipeline.config.prompt_files import find_sets
 from svdstory.pipeline.generation import generate
 from svdstory.pipeline.models.load import load_model
 from svdstory.pipeline.spectral.exact import decompose

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from svdstory.pipeline.bench.record import clock
-from svdstory.pipeline.config.methods import named
-from svdstory.pipeline.config.prompt_sets import find_sets
+from svdstory.pipeline.config.named_methods import named
+from svdstory.pipeline.config.prompt_files import find_sets
 from svdstory.pipeline.generation import generate
 from svdstory.pipeline.models.load import load_model
 from svdstory.pipeline.sampling.layers import inner_unet

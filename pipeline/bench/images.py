@@ -7,7 +7,7 @@ import multiprocessing
 import resource
 import time
 
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 
 SETTINGS = tuple(f"in room {n}" for n in range(1, 100))

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.tuning import KINDS, Recipe, first_word, worded
 from svdstory.pipeline.generation import generate

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from svdstory.pipeline.bench import full_size
-from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.sampling.sampler import sample
 from svdstory.pipeline.spectral import bank
 

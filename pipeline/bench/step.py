@@ -6,7 +6,8 @@ import torch
 
 from svdstory.pipeline.bench import full_size
 from svdstory.pipeline.bench.record import clock
-from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.sampling.sampler import sample
 from svdstory.pipeline.spectral.bank import SpectralBank
 

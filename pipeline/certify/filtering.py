@@ -5,7 +5,8 @@ import torch
 from svdstory.pipeline.certify.line import Line, Number
 from svdstory.pipeline.certify.specimen import FILTERED, TRUNCATED, Specimen, Taken
 from svdstory.pipeline.certify.stock import relative
-from svdstory.pipeline.config.methods import TOLERANCE, named
+from svdstory.pipeline.config.methods import TOLERANCE
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.spectral.exact import filter_matrices, spectrum
 
 POINTS = 64  # of a spectrum, on the page

@@ -6,7 +6,7 @@ from svdstory.pipeline.bench import full_size
 from svdstory.pipeline.bench.peak_memory import GIB, activations
 from svdstory.pipeline.certify.line import Line, Number
 from svdstory.pipeline.certify.specimen import CONSISTORY, FILTERED, IMAGES, PLAIN, Specimen
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.models import memory
 
 CLAIM = "peak memory is what the formula says, by which micro-batches are chosen"

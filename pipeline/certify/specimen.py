@@ -13,8 +13,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from svdstory.pipeline.config.methods import named
-from svdstory.pipeline.config.prompt_sets import PromptSet, find_sets
+from svdstory.pipeline.config.named_methods import named
+from svdstory.pipeline.config.prompt_files import find_sets
+from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.generation import Generated, generate
 from svdstory.pipeline.models.device import choose_device, fitting
 from svdstory.pipeline.models.load import Model, load_model

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from svdstory.pipeline.certify.line import Line, Number
 from svdstory.pipeline.certify.specimen import GUIDANCE, IMAGES, PLAIN, SEED, Specimen
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.generation import latent_shape, make_scheduler
 from svdstory.pipeline.sampling.noise import initial_latents
 

@@ -2,7 +2,8 @@
 
 from PIL import Image
 
-from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import digest
 from svdstory.pipeline.config.tuning import Recipe

@@ -5,7 +5,7 @@ from PIL import Image
 
 from svdstory.jobs.report.cells import read_study
 from svdstory.jobs.report.curate import curate, propose, write_sets
-from svdstory.pipeline.config.prompt_sets import read_sets
+from svdstory.pipeline.config.prompt_files import read_sets
 from svdstory.pipeline.config.strict import InputError
 from tests.jobs.synthetic import score, synthetic_run
 

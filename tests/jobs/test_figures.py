@@ -17,7 +17,7 @@ from svdstory.jobs.report.figures.token_maps import recorded
 from svdstory.jobs.report.findings import find
 from svdstory.jobs.report.labels import LANGUAGES, WORDS, method_label, metric_label
 from svdstory.jobs.report.reduce import file_names, pack_path, reduce
-from svdstory.pipeline.config.methods import expand, shipped_entries
+from svdstory.pipeline.config.named_methods import expand, shipped_entries
 from svdstory.pipeline.config.strict import InputError
 from tests.jobs.synthetic import score, synthetic_run
 

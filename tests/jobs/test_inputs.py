@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from svdstory.jobs.study.experiment import Experiment, find_experiment, read_experiment
 from svdstory.jobs.study.notes import notes
 from svdstory.jobs.study.plan import make_plan
-from svdstory.pipeline.config.prompt_sets import PromptSet, find_sets, read_sets
+from svdstory.pipeline.config.prompt_files import find_sets, read_sets
+from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, parse
 from svdstory.pipeline.models.spec import check_device
 from tests.jobs.test_plan import FOX, keys, plan_of

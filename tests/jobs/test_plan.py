@@ -10,8 +10,9 @@ import pytest
 from svdstory.jobs.cli.commands_study import memory_lines
 from svdstory.jobs.study.experiment import Experiment, find_experiment, read_experiment
 from svdstory.jobs.study.plan import make_plan, plan_path, read_plan, write_plan
-from svdstory.pipeline.config.methods import Method, SpectralFilter, expand, named, shipped_entries
-from svdstory.pipeline.config.prompt_sets import find_sets, read_sets
+from svdstory.pipeline.config.methods import Method, SpectralFilter
+from svdstory.pipeline.config.named_methods import expand, named, shipped_entries
+from svdstory.pipeline.config.prompt_files import find_sets, read_sets
 from svdstory.pipeline.config.strict import InputError, parse
 
 FOX = """style: A photo of

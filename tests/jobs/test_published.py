@@ -6,7 +6,7 @@ from svdstory.jobs.report.cells import read_study
 from svdstory.jobs.report.findings import find
 from svdstory.jobs.report.published import beside, differences, published, published_tables
 from svdstory.jobs.report.reduce import reduce
-from svdstory.pipeline.config.methods import shipped_entries
+from svdstory.pipeline.config.named_methods import shipped_entries
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.metrics.names import METRICS
 from tests.jobs.synthetic import score, synthetic_run

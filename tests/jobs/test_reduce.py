@@ -19,7 +19,7 @@ from svdstory.jobs.report.cells import read_study
 from svdstory.jobs.report.reduce import file_names
 from svdstory.jobs.study.scores import image_hashes, images_digest, shard_paths
 from svdstory.jobs.study.store import Attempt, Store
-from svdstory.pipeline.config.prompt_sets import read_sets
+from svdstory.pipeline.config.prompt_files import read_sets
 from svdstory.pipeline.config.strict import InputError
 from tests.jobs.pretend import process
 from tests.jobs.synthetic import publish, score, synthetic_run

@@ -18,7 +18,7 @@ from svdstory.jobs.tune import front
 from svdstory.jobs.tune.objectives import directions, resolve
 from svdstory.jobs.tune.space import read_space, spaces
 from svdstory.jobs.tune.trials import Question, method_of, name_of, search, told
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.strict import InputError
 from tests.jobs.synthetic import Stated, publish
 

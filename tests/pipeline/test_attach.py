@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from svdstory.pipeline import attach, generate
-from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.config.tokens import subject_positions

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from svdstory.pipeline.bench import drift, full_size, peak_memory, record, spectral, step
-from svdstory.pipeline.config.methods import SpectralFilter, named
+from svdstory.pipeline.config.methods import SpectralFilter
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.sampling.denoiser import Conditioning
 from svdstory.pipeline.sampling.families.consistory import ConsiStory
 from svdstory.pipeline.sampling.family import Pass

@@ -19,7 +19,7 @@ from svdstory.pipeline.certify.micro_batches import micro_batches
 from svdstory.pipeline.certify.scorers import of_scorer, scorers
 from svdstory.pipeline.certify.specimen import IMAGES, PLAIN, STEPS, TRUNCATED, Drawn, Specimen
 from svdstory.pipeline.certify.stock import relative, stock
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.metrics import clipscore, consistency, layout
 from svdstory.pipeline.metrics.registry import load_scorer
 from svdstory.pipeline.models import memory

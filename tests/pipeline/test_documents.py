@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from svdstory.pipeline.config.documents import read_document, read_text, read_yaml
 from svdstory.pipeline.config.methods import Method
-from svdstory.pipeline.config.prompt_sets import PromptSet, read_sets
+from svdstory.pipeline.config.prompt_files import read_sets
+from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, parse
 
 

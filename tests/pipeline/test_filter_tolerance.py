@@ -3,7 +3,7 @@
 import torch
 
 from svdstory.pipeline.bench import full_size
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.models.tiny import build_tiny
 from svdstory.pipeline.sampling.denoiser import Conditioning
 from svdstory.pipeline.sampling.sampler import sample

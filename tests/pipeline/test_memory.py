@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.models.memory import DECODING, WEIGHTS, largest_micro_batch, peak_gib, sampling_gib
 
 COUNTED = sorted((Path(__file__).parents[2] / "results" / "benchmarks").glob("memory-*.json"))

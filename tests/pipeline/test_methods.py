@@ -2,7 +2,8 @@
 
 import pytest
 
-from svdstory.pipeline.config.methods import Method, MethodEntry, SpectralFilter, expand, named, shipped_entries
+from svdstory.pipeline.config.methods import Method, SpectralFilter
+from svdstory.pipeline.config.named_methods import MethodEntry, expand, named, shipped_entries
 
 
 def test_a_filter_that_would_act_at_step_0_alone_is_refused():

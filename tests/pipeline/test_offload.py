@@ -8,7 +8,7 @@ from svdstory.jobs.cli.commands_study import memory_lines
 from svdstory.jobs.study.experiment import Experiment
 from svdstory.jobs.study.plan import make_plan
 from svdstory.pipeline.bench.full_size import SDXL_UNET, sdxl_unet
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, parse
 from svdstory.pipeline.generation import generate

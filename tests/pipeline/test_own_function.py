@@ -6,7 +6,8 @@ import traceback
 import pytest
 import torch
 
-from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.own_code import read_function
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError

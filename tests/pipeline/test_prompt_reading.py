@@ -5,7 +5,7 @@ import torch
 
 from svdstory.jobs.study.command_line import command
 from svdstory.jobs.study.notes import notes
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.prompt_reading import positions_in, read_prompt
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError

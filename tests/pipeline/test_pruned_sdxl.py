@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from svdstory.pipeline.bench.full_size import SDXL_UNET
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.sampling.call import Stage
 from svdstory.pipeline.sampling.families import family_of, processor_of
 from svdstory.pipeline.sampling.family import Pass

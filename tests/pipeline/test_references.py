@@ -19,7 +19,8 @@ from svdstory.jobs.study.plan import make_plan, read_plan, write_plan
 from svdstory.jobs.study.reference_files import placed
 from svdstory.jobs.study.run_folder import check_growth
 from svdstory.jobs.study.store import Store
-from svdstory.pipeline.config.prompt_sets import PromptSet, read_sets
+from svdstory.pipeline.config.prompt_files import read_sets
+from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.references import Reference, located, read_picture
 from svdstory.pipeline.config.strict import InputError, parse
 

@@ -13,7 +13,8 @@ from svdstory.jobs.node.worker import work
 from svdstory.jobs.study.experiment import Experiment
 from svdstory.jobs.study.plan import make_plan, write_plan
 from svdstory.jobs.study.store import Store
-from svdstory.pipeline.config.methods import in_rows, named
+from svdstory.pipeline.config.methods import in_rows
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.schedulers import SCHEDULERS, UNREPLAYED, SchedulerConfig
 from svdstory.pipeline.config.strict import InputError, parse

@@ -7,7 +7,8 @@ import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, UNet2DConditionModel
 
-from svdstory.pipeline.config.methods import FreeU, Method, SpectralFilter, named
+from svdstory.pipeline.config.methods import FreeU, Method, SpectralFilter
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.sampling import noise
 from svdstory.pipeline.sampling.families import processor_of

@@ -6,7 +6,8 @@ import diffusers
 import pytest
 import torch
 
-from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.schedulers import SCHEDULERS, SchedulerConfig, configuration_keys, fit, most_steps
 from svdstory.pipeline.config.strict import InputError

@@ -2,7 +2,7 @@
 
 import torch
 
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.sampling.sampler import sample
 from svdstory.pipeline.spectral.recorder import SpectraRecorder
 from tests.pipeline import reference

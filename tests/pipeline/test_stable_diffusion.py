@@ -11,7 +11,7 @@ from svdstory.jobs.cli.commands_study import memory_lines
 from svdstory.jobs.study.experiment import Experiment
 from svdstory.jobs.study.plan import make_plan
 from svdstory.pipeline.config.lora import Lora
-from svdstory.pipeline.config.methods import named
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.prompt_sets import PromptSet
 from svdstory.pipeline.config.strict import InputError, parse
 from svdstory.pipeline.config.tuning import Recipe

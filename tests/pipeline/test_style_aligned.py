@@ -5,7 +5,8 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from svdstory.pipeline.config.families import StyleAligned
-from svdstory.pipeline.config.methods import Method, named
+from svdstory.pipeline.config.methods import Method
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.sampling import noise
 from svdstory.pipeline.sampling.attention import attend
 from svdstory.pipeline.sampling.call import Call, Group, Stage, StepPlan

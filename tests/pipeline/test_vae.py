@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from svdstory.jobs.study.command_line import command
-from svdstory.jobs.study.plan import content
+from svdstory.jobs.study.unit_keys import content
 from svdstory.pipeline.config import sizes
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.decoding import decode

@@ -6,7 +6,8 @@ import peft
 import pytest
 import torch
 
-from svdstory.pipeline.config.methods import Method, SpectralFilter, named
+from svdstory.pipeline.config.methods import Method, SpectralFilter
+from svdstory.pipeline.config.named_methods import named
 from svdstory.pipeline.config.strict import InputError
 from svdstory.pipeline.sampling import noise
 from svdstory.pipeline.sampling.denoiser import Conditioning

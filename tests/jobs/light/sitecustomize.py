@@ -144,13 +144,13 @@ class Specimen:
     device, place, rounding = None, "cpu", 0.0
 
     def __init__(self, spec, device, signal_s: float, steps: int):
-        from svdstory.pipeline.config.prompt_sets import find_sets
+        from svdstory.pipeline.config.prompt_files import find_sets
 
         self.spec, self.signal_s, self.steps, self.model = spec, signal_s, steps, load_model(spec)
         (self.prompts,) = find_sets("red-fox")
 
     def draw(self, method: str):
-        from svdstory.pipeline.config.methods import named
+        from svdstory.pipeline.config.named_methods import named
 
         how = {"seed": 0, "steps": 1, "size": self.spec.size, "on_step": lambda step: None}
         return types.SimpleNamespace(made=generate(self.model, self.prompts, named(method), **how))
